@@ -1,0 +1,70 @@
+//! The configuration as the gateway uses it: each layer's options side by side.
+
+use serde::{Deserialize, Serialize};
+
+use crate::http::options::ServerOptions;
+use crate::outbound::options::OutboundOptions;
+use crate::services::options::{
+    EventsOptions, ForwardOptions, GatewayOptions, PeerOptions, ReaderOptions, RetentionOptions,
+};
+
+/// Everything an operator may turn. A loaded one has been checked as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who this gateway is and where its files lie.
+    pub gateway: GatewayOptions,
+    /// Addresses and inbound bounds.
+    pub server: ServerOptions,
+    /// How event streams are served.
+    pub events: EventsOptions,
+    /// How a run-create is sent to its home.
+    pub forward: ForwardOptions,
+    /// Bounds of one call to a peer.
+    pub outbound: OutboundOptions,
+    /// How the events of a forwarded run are read from its home.
+    pub reader: ReaderOptions,
+    /// How long events are kept.
+    pub retention: RetentionOptions,
+    /// What is logged, and how.
+    pub log: LogOptions,
+    /// The peers, native ones first. Left out: none.
+    pub peers: Vec<PeerOptions>,
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogOptions {
+    /// Shape of a log line. Left out: `auto`.
+    pub format: LogFormat,
+    /// A level (`off`, `error`, `warn`, `info`, `debug`, `trace`), or such with levels per module:
+    /// `info,causeway::services=debug`. Left out: `info`.
+    pub level: String,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// For eyes.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Config {
+    /// The whole configuration as a file that loads to the same. Credentials are not in it: only the files
+    /// they came from are named.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("options are tables of texts, numbers and lists")
+    }
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, level: "info".to_owned() }
+    }
+}

@@ -1,0 +1,370 @@
+//! One forward as a small durable state machine: what an attempt proved, and what to do next.
+//!
+//! ```text
+//! reserved ─▶ sending ─▶ forwarded | refused
+//!                │  ╰──▶ not sent: again with the same key, or expired when time is up
+//!                ╰─────▶ unknown: again with the same key, then the reconciler, then expired
+//! ```
+//!
+//! Invariant: once bytes may have left, only the peer's own answer ends the forward. What cannot be
+//! known is called unknown, never failed and never succeeded.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a forward stands, as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardState {
+    /// The intent is on disk; nothing has left.
+    Reserved,
+    /// An attempt is under way, or was when the gateway stopped: bytes may have left.
+    Sending,
+    /// Bytes have left and no answer tells what became of them; the reconciler goes on asking.
+    Unknown,
+    /// The peer has the run.
+    Forwarded,
+    /// The peer's final no.
+    Refused,
+    /// Given up: see the outcome for whether anything may have started.
+    Expired,
+}
+
+impl ForwardState {
+    /// The stored and shown name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ForwardState::Reserved => "reserved",
+            ForwardState::Sending => "sending",
+            ForwardState::Unknown => "unknown",
+            ForwardState::Forwarded => "forwarded",
+            ForwardState::Refused => "refused",
+            ForwardState::Expired => "expired",
+        }
+    }
+
+    /// Reads a stored name.
+    pub fn find(name: &str) -> Option<Self> {
+        Some(match name {
+            "reserved" => ForwardState::Reserved,
+            "sending" => ForwardState::Sending,
+            "unknown" => ForwardState::Unknown,
+            "forwarded" => ForwardState::Forwarded,
+            "refused" => ForwardState::Refused,
+            "expired" => ForwardState::Expired,
+            _ => return None,
+        })
+    }
+
+    /// True when nothing more will be done about the forward.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, ForwardState::Forwarded | ForwardState::Refused | ForwardState::Expired)
+    }
+}
+
+/// What one attempt proved about the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptOutcome {
+    /// The peer has the run.
+    Forwarded,
+    /// The peer will not create it.
+    Refused,
+    /// Nothing was started by this attempt.
+    NotSent,
+    /// The run may exist.
+    Unknown,
+}
+
+/// What was seen of one attempt, before judging it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptFact<'a> {
+    /// Name resolution, connect or TLS failed, or our own breaker or bulkhead said no.
+    NeverLeft,
+    /// Timeout, reset or end of stream after bytes may have left.
+    Interrupted,
+    /// A whole answer came.
+    Answered {
+        /// HTTP status.
+        status: u16,
+        /// `error.code` of the body, when it has one.
+        code: Option<&'a str>,
+        /// A gateway said that nothing was started (`details.outcome`).
+        not_started: bool,
+        /// The body is a run with an id we can use.
+        has_run: bool,
+    },
+}
+
+/// Judges one attempt: the one table of causes.
+pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
+    use AttemptOutcome::{Forwarded, NotSent, Refused, Unknown};
+    match fact {
+        AttemptFact::NeverLeft => NotSent,
+        AttemptFact::Interrupted => Unknown,
+        AttemptFact::Answered { status, code, not_started, has_run } => match status {
+            200..=299 if has_run => Forwarded,
+            200..=299 => Unknown,
+            425 | 429 => NotSent,
+            408 => Unknown,
+            409 if code == Some("request_in_progress") => Unknown,
+            501 | 505 | 508 => Refused,
+            500..=599 if not_started => NotSent,
+            500..=599 => Unknown,
+            _ => Refused,
+        },
+    }
+}
+
+/// Who waits for a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Patience {
+    /// A caller with an open request: few attempts, a short deadline.
+    Caller,
+    /// Nobody: `respond-async`, or the reconciler. Attempts go on until the deadline.
+    Background,
+}
+
+/// What holds for all attempts of one forward.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Attempts for a waiting caller, the first included.
+    pub max_attempts: u32,
+    /// The peer promises that one key creates one run.
+    pub idempotent_create: bool,
+    /// Who waits.
+    pub patience: Patience,
+}
+
+/// What to do after an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// Settle as forwarded.
+    Forwarded,
+    /// Settle as refused.
+    Refused,
+    /// Try again with the same key.
+    Retry,
+    /// Tell the caller that the outcome is unknown; the reconciler goes on.
+    Reconcile,
+    /// Settle as expired: nothing was started.
+    GiveUpNotStarted,
+    /// Settle as expired: it can no longer be known whether the run exists.
+    GiveUpUnknown,
+}
+
+/// Decides what follows an attempt.
+///
+/// `maybe_sent` says that an earlier attempt, in this life of the gateway or a former one, may have
+/// reached the peer. `attempt` counts from 1 in this drive. `time_left` says that another attempt
+/// still fits before the deadline.
+pub fn decide(
+    rules: Rules,
+    outcome: AttemptOutcome,
+    maybe_sent: bool,
+    attempt: u32,
+    time_left: bool,
+) -> Verdict {
+    let again = time_left && (rules.patience == Patience::Background || attempt < rules.max_attempts);
+    let maybe_exists = maybe_sent || outcome == AttemptOutcome::Unknown;
+    match outcome {
+        AttemptOutcome::Forwarded => Verdict::Forwarded,
+        AttemptOutcome::Refused => Verdict::Refused,
+        _ if maybe_exists && !rules.idempotent_create => Verdict::GiveUpUnknown,
+        _ if again => Verdict::Retry,
+        _ if !maybe_exists => Verdict::GiveUpNotStarted,
+        _ if rules.patience == Patience::Caller => Verdict::Reconcile,
+        _ => Verdict::GiveUpUnknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn answered(status: u16) -> AttemptFact<'static> {
+        AttemptFact::Answered { status, code: None, not_started: false, has_run: false }
+    }
+
+    #[test]
+    fn each_cause_is_judged_by_what_it_proves() {
+        use AttemptOutcome::{Forwarded, NotSent, Refused, Unknown};
+        assert_eq!(classify(AttemptFact::NeverLeft), NotSent); // A-05
+        assert_eq!(classify(AttemptFact::Interrupted), Unknown); // F4
+        for (status, expected) in [
+            (400, Refused), // A-06, defect 9
+            (401, Refused),
+            (403, Refused),
+            (404, Refused),
+            (409, Refused),
+            (422, Refused),
+            (302, Refused),
+            (408, Unknown),
+            (425, NotSent),
+            (429, NotSent), // defect 11
+            (500, Unknown), // A-06
+            (501, Refused),
+            (503, Unknown),
+            (505, Refused),
+            (508, Refused),
+            (200, Unknown),
+            (204, Unknown),
+        ] {
+            assert_eq!(classify(answered(status)), expected, "{status}");
+        }
+        let run = AttemptFact::Answered { status: 201, code: None, not_started: false, has_run: true };
+        assert_eq!(classify(run), Forwarded);
+        let busy = AttemptFact::Answered {
+            status: 409,
+            code: Some("request_in_progress"),
+            not_started: false,
+            has_run: false,
+        };
+        assert_eq!(classify(busy), Unknown, "a gateway still at work on our key has not refused it");
+        let far = AttemptFact::Answered { status: 502, code: None, not_started: true, has_run: false };
+        assert_eq!(classify(far), NotSent);
+    }
+
+    #[test]
+    fn a_peer_without_idempotency_is_never_asked_twice_after_bytes_left() {
+        let rules = Rules { max_attempts: 3, idempotent_create: false, patience: Patience::Caller };
+        assert_eq!(decide(rules, AttemptOutcome::Unknown, false, 1, true), Verdict::GiveUpUnknown);
+        assert_eq!(decide(rules, AttemptOutcome::NotSent, true, 1, true), Verdict::GiveUpUnknown);
+        assert_eq!(decide(rules, AttemptOutcome::NotSent, false, 1, true), Verdict::Retry);
+    }
+
+    /// A whole world in a value: the gateway's disk, its memory, the peer, the faults still to come.
+    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    struct World {
+        disk: Option<&'static str>,
+        memory: Option<Memory>,
+        runs_at_peer: u8,
+        caller_heard: Option<&'static str>,
+        caller_tries: u8,
+        faults: u8,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    struct Memory {
+        attempt: u32,
+        maybe_sent: bool,
+        background: bool,
+    }
+
+    const TRIES: u8 = 3;
+
+    impl World {
+        /// Every world one step away: each step is one act, done well or hit by one fault.
+        fn steps(&self) -> Vec<World> {
+            let mut next = Vec::new();
+            match self.memory {
+                None => self.wake(&mut next),
+                Some(memory) => self.attempt(memory, &mut next),
+            }
+            next
+        }
+
+        /// Nothing is at work: a caller comes (again), or the reconciler takes up what is on disk.
+        fn wake(&self, next: &mut Vec<World>) {
+            let fresh = Memory { attempt: 1, maybe_sent: false, background: false };
+            if self.disk.is_none() && self.caller_tries > 0 {
+                let tried = World { caller_tries: self.caller_tries - 1, ..self.clone() };
+                let intent = World { disk: Some("sending"), memory: Some(fresh), ..tried.clone() };
+                self.fault(next, tried); // crash before the intent is on disk
+                self.fault(next, World { memory: None, ..intent.clone() }); // crash right after it
+                next.push(intent);
+            }
+            if matches!(self.disk, Some("sending" | "unknown")) {
+                let memory = Memory { attempt: 1, maybe_sent: true, background: true };
+                next.push(World { memory: Some(memory), ..self.clone() });
+            }
+        }
+
+        fn attempt(&self, memory: Memory, next: &mut Vec<World>) {
+            let received = World { runs_at_peer: self.runs_at_peer.max(1), ..self.clone() };
+            self.conclude(memory, AttemptOutcome::NotSent, self, true, next);
+            self.conclude(memory, AttemptOutcome::Unknown, self, true, next); // the request was lost
+            self.conclude(memory, AttemptOutcome::Unknown, &received, true, next); // the answer was lost
+            self.fault(next, World { memory: None, ..self.clone() }); // crash before sending
+            self.fault(next, World { memory: None, ..received.clone() }); // crash before settling
+            self.conclude(memory, AttemptOutcome::Forwarded, &received, false, next);
+        }
+
+        fn conclude(
+            &self,
+            memory: Memory,
+            outcome: AttemptOutcome,
+            to: &World,
+            fault: bool,
+            next: &mut Vec<World>,
+        ) {
+            if fault && self.faults == 0 {
+                return;
+            }
+            let patience = if memory.background { Patience::Background } else { Patience::Caller };
+            let rules = Rules { max_attempts: 2, idempotent_create: true, patience };
+            let maybe_sent = memory.maybe_sent || outcome == AttemptOutcome::Unknown;
+            let again = Memory { attempt: memory.attempt + 1, maybe_sent, ..memory };
+            let (disk, heard, memory) = match decide(rules, outcome, memory.maybe_sent, memory.attempt, true)
+            {
+                Verdict::Forwarded => (Some("forwarded"), Some("run"), None),
+                Verdict::Refused => (Some("refused"), Some("refused"), None),
+                Verdict::Retry => (self.disk, to.caller_heard, Some(again)),
+                Verdict::Reconcile => (Some("unknown"), Some("unknown"), None),
+                Verdict::GiveUpNotStarted => (None, Some("not_started"), None),
+                Verdict::GiveUpUnknown => (Some("expired"), Some("unknown"), None),
+            };
+            let faults = self.faults - u8::from(fault);
+            next.push(World { disk, memory, caller_heard: heard, faults, ..to.clone() });
+        }
+
+        fn fault(&self, next: &mut Vec<World>, to: World) {
+            if self.faults > 0 {
+                next.push(World { faults: self.faults - 1, ..to });
+            }
+        }
+    }
+
+    /// F1, F4, defect 6: whatever is lost and wherever it crashes, up to three times.
+    #[test]
+    fn no_history_makes_two_runs_or_lies_about_one() {
+        let start = World {
+            disk: None,
+            memory: None,
+            runs_at_peer: 0,
+            caller_heard: None,
+            caller_tries: TRIES,
+            faults: 3,
+        };
+        let mut seen = BTreeSet::from([start.clone()]);
+        let mut edges: BTreeMap<World, Vec<World>> = BTreeMap::new();
+        let mut todo = vec![start];
+        while let Some(world) = todo.pop() {
+            // The peer holds its promise, so a run per key is at most one; what remains is honesty.
+            if world.disk.is_none() && world.memory.is_none() {
+                assert_eq!(world.runs_at_peer, 0, "a run nobody remembers: {world:?}");
+            }
+            if world.caller_heard == Some("not_started") && world.disk.is_none() {
+                assert_eq!(world.runs_at_peer, 0, "called not started, yet it runs: {world:?}");
+            }
+            if world.caller_heard == Some("run") {
+                assert_eq!(world.runs_at_peer, 1, "called a run, yet there is none: {world:?}");
+            }
+            let steps = world.steps();
+            for step in &steps {
+                if seen.insert(step.clone()) {
+                    todo.push(step.clone());
+                }
+            }
+            edges.insert(world, steps);
+        }
+        assert!(seen.len() > 100, "the model explored {} worlds", seen.len());
+        for (world, steps) in &edges {
+            let quiet = steps.is_empty();
+            let settled = matches!(world.disk, None | Some("forwarded" | "refused"));
+            assert!(!quiet || settled, "a history ends unsettled: {world:?}");
+            assert!(!quiet || world.runs_at_peer == 0 || world.disk == Some("forwarded"), "{world:?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Pure values and decisions: no async, no I/O; time and chance are arguments.
+
+pub mod backoff;
+pub mod base_url;
+pub mod breaker;
+pub mod cursor;
+pub mod event;
+pub mod forward;
+pub mod holes;
+pub mod id;
+pub mod json_text;
+pub mod limits;
+pub mod peer;
+pub mod retry_budget;
+pub mod run;
+pub mod secret;
+pub mod stream;
+pub mod units;

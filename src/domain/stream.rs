@@ -1,0 +1,40 @@
+//! One event stream as a reader sees it at one moment.
+
+use std::sync::Arc;
+
+use super::holes::Hole;
+use super::run::RunStatus;
+
+/// A copy of a stream's head: small, shared, replaced as a whole when the stream moves.
+#[derive(Debug, Clone)]
+pub struct StreamState {
+    /// Grows with every change, so that of two copies the newer one is known.
+    pub revision: u64,
+    /// The first sequence retention kept.
+    pub oldest: u64,
+    /// The largest sequence stored, 0 for none.
+    pub last: u64,
+    /// The largest sequence with no hole below it.
+    pub high_water: u64,
+    /// The ranges not held between `oldest` and `last`, in order.
+    pub holes: Arc<[Hole]>,
+    /// A terminal event is stored: nothing follows `last`.
+    pub ended: bool,
+    /// How far the run has come.
+    pub status: RunStatus,
+    /// Why the run is lost, when its home forgot it.
+    pub lost: Option<Arc<str>>,
+}
+
+impl StreamState {
+    /// The hole that a reader at `cursor` meets next, if one lies ahead.
+    pub fn next_hole(&self, cursor: u64) -> Option<&Hole> {
+        let at = self.holes.partition_point(|hole| hole.to <= cursor);
+        self.holes.get(at)
+    }
+
+    /// The last sequence that can be read from `cursor` before a hole or the end.
+    pub fn readable_to(&self, cursor: u64) -> u64 {
+        self.next_hole(cursor).map_or(self.last, |hole| (hole.from - 1).min(self.last))
+    }
+}

@@ -1,0 +1,164 @@
+//! What a handler takes from a request: its context, its caller's credentials, its query, its body.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use super::error::ApiError;
+use crate::domain::limits;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::headers;
+use crate::protocol::problem::Problem;
+use crate::services::admission::Credentials;
+
+/// What follows a request over all hops.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    /// Echoed, stored, sent on.
+    pub(super) correlation_id: String,
+    /// As the caller sent it, unchecked.
+    pub(super) traceparent: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Context {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let found = parts.extensions.get::<Context>().cloned();
+        Ok(found.unwrap_or(Context { correlation_id: String::new(), traceparent: None }))
+    }
+}
+
+/// The credentials a request shows. A header that is no text counts as empty, which admits nobody.
+pub(super) fn credentials(sent: &HeaderMap) -> Credentials<'_> {
+    let text = |name: &str| sent.get(name).map(|value| value.to_str().unwrap_or(""));
+    Credentials { tenant: text(headers::TENANT), principal: text(headers::PRINCIPAL) }
+}
+
+/// Query parameters, decoded, in order.
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads the query of a URI.
+    pub(super) fn of(uri: &axum::http::Uri) -> Self {
+        let pairs = url::form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
+        Query(pairs.into_owned().collect())
+    }
+
+    /// Every pair.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// A parameter that may be given once.
+    pub(super) fn find(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut given = self.pairs().filter(|(given, _)| *given == name).map(|(_, value)| value);
+        let value = given.next();
+        if given.next().is_some() {
+            return Err(invalid(name, "may be given once"));
+        }
+        Ok(value)
+    }
+
+    /// A whole number between 1 and `most`.
+    pub(super) fn limit(&self, default: u32, most: u32) -> Result<u32, Problem> {
+        let Some(text) = self.find("limit")? else { return Ok(default) };
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let value = if plain { text.parse().ok() } else { None };
+        value
+            .filter(|value| (1..=most).contains(value))
+            .ok_or_else(|| invalid("limit", &format!("must be a whole number from 1 to {most}")))
+    }
+
+    /// One of a few words.
+    pub(super) fn one_of<T: Copy>(&self, name: &str, default: T, words: &[(&str, T)]) -> Result<T, Problem> {
+        let Some(text) = self.find(name)? else { return Ok(default) };
+        words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
+            let allowed = words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+            invalid(name, &format!("must be one of: {allowed}"))
+        })
+    }
+}
+
+fn invalid(field: &str, expected: &str) -> Problem {
+    Problem::new(ErrorCode::InvalidRequest, format!("`{field}` {expected}"))
+        .with("field", field)
+        .with("expected", expected)
+}
+
+/// The media type of a request body, without parameters, in lower case.
+pub(super) fn media_type(sent: &HeaderMap) -> String {
+    let value = sent.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
+/// Requires a body that says it is JSON. A browser form cannot, so it cannot act for its user here.
+pub(super) fn require_json(sent: &HeaderMap) -> Result<(), ApiError> {
+    let kind = media_type(sent);
+    if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(unsupported("application/json").into())
+}
+
+/// The refusal of any other media type.
+pub(super) fn unsupported(allowed: &str) -> Problem {
+    Problem::new(ErrorCode::UnsupportedMediaType, format!("send the body with Content-Type: {allowed}"))
+        .with("allowed", allowed)
+}
+
+/// Reads a body within its bounds.
+pub(super) async fn read_body(
+    sent: &HeaderMap,
+    body: Body,
+    limit: usize,
+    timeout: Duration,
+) -> Result<Bytes, Problem> {
+    if sent.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let message = "send the body without Content-Encoding";
+        return Err(Problem::new(ErrorCode::UnsupportedMediaType, message).with("header", "content-encoding"));
+    }
+    let read = Limited::new(body, limit).collect();
+    match tokio::time::timeout(timeout, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            let message = format!("the body may have at most {limit} bytes");
+            Err(Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", limit))
+        }
+        Ok(Err(error)) => {
+            let reason = limits::clean_reason(&error.to_string());
+            Err(Problem::new(ErrorCode::InvalidRequest, format!("the body cannot be read: {reason}"))
+                .with("field", "body"))
+        }
+        Err(_) => {
+            let message = format!("the body did not come within {}", humantime::format_duration(timeout));
+            Err(Problem::new(ErrorCode::RequestTimeout, message))
+        }
+    }
+}
+
+/// The idempotency key of a request: header and body must agree where both are given.
+pub(super) fn idempotency_key(sent: &HeaderMap, body: Option<String>) -> Result<Option<String>, Problem> {
+    let mut given = sent.get_all(headers::IDEMPOTENCY_KEY).iter();
+    let Some(value) = given.next() else { return Ok(body) };
+    let parsed = value.to_str().ok().and_then(headers::idempotency_key).filter(|_| given.next().is_none());
+    let Some(header) = parsed else {
+        let expected = format!(
+            "must be one quoted string or token of 1 to {} visible ASCII characters",
+            limits::IDEMPOTENCY_KEY_BYTES
+        );
+        return Err(invalid("Idempotency-Key", &expected));
+    };
+    match body {
+        Some(body) if body != header => {
+            Err(invalid("idempotency_key", "differs from the Idempotency-Key header: send one, or the same"))
+        }
+        _ => Ok(Some(header)),
+    }
+}

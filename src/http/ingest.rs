@@ -1,0 +1,36 @@
+//! `POST /v1/federation/events:ingest`: events pushed by workers and peers.
+
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::http::header::HeaderMap;
+use axum::response::Response;
+
+use super::error::ApiError;
+use super::extract::{Context, credentials, media_type, read_body, require_json, unsupported};
+use super::reply;
+use super::state::State;
+use crate::protocol::json_fields;
+use crate::services::admission::Action;
+use crate::services::ingest;
+
+/// Takes a batch in any of the shapes found in the wild.
+pub(super) async fn push(
+    Shared(state): Shared<State>,
+    context: Context,
+    sent: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let lines = matches!(media_type(&sent).as_str(), "application/x-ndjson" | "application/jsonl");
+    if !lines {
+        require_json(&sent).map_err(|_| unsupported("application/json or application/x-ndjson"))?;
+    }
+    let options = &state.options;
+    let bytes = read_body(&sent, body, options.max_ingest_body, options.body_timeout).await?;
+    let normal = if lines { bytes.to_vec() } else { json_fields::normalised(&bytes)? };
+    let parsed = if lines { ingest::parse_ndjson(&normal)? } else { ingest::parse_json(&normal)? };
+    let claimed = parsed.claimed_tenant.clone();
+    let caller = state.admission.admit(credentials(&sent), claimed.as_deref(), Action::IngestEvents)?;
+    let answer = state.ingest.push(&caller, parsed).await?;
+    Ok(reply::json(StatusCode::OK, &context, serde_json::to_value(answer).unwrap_or_default()))
+}

@@ -1,0 +1,151 @@
+//! The middleware, outermost first, each with its reason.
+//!
+//! 1. `answer`: gives the request its correlation id, counts it, and writes error bodies, so that every
+//!    answer of every origin, a panic included, has the same shape.
+//! 2. CORS, when origins are configured: outside the routes, so that preflights need no handler.
+//! 3. Panic guard: a bug in one handler is one 500, not a closed connection.
+
+use std::any::Any;
+
+use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::error::{ApiError, render, take_problem};
+use super::extract::Context;
+use super::state::State;
+use crate::metrics::{RequestLabels, RouteLabel};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::headers;
+use crate::protocol::problem::Problem;
+
+/// The longest URI, in bytes.
+const MAX_URI: usize = 8 * 1024;
+
+/// Gives a request its context, and its answer its last shape.
+pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
+    let begun = state.clock.monotonic();
+    let context = context_of(&state, &request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(context.clone());
+    let response = if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URI) {
+        let message = format!("the URI may have at most {MAX_URI} bytes");
+        ApiError(Problem::new(ErrorCode::UriTooLong, message)).into_response()
+    } else {
+        next.run(request).await
+    };
+    let response = finish(response, &context.correlation_id, &method);
+    let took = state.clock.monotonic().saturating_sub(begun);
+    let route = route.unwrap_or_else(|| "other".to_owned());
+    observe(&state, &method, route, response.status(), took.as_secs_f64());
+    tracing::debug!(method = %method, path, status = response.status().as_u16(),
+        duration_ms = took.as_millis() as u64, correlation_id = context.correlation_id, "request answered");
+    response
+}
+
+fn context_of(state: &State, request: &Request) -> Context {
+    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let given = [headers::CORRELATION_ID, headers::REQUEST_ID]
+        .into_iter()
+        .find_map(|name| text(name).and_then(headers::correlation_id));
+    Context {
+        correlation_id: given.map_or_else(|| state.entropy.id("req", state.clock.now_ms()), str::to_owned),
+        traceparent: text(headers::TRACEPARENT).map(str::to_owned),
+    }
+}
+
+fn finish(mut response: Response, correlation_id: &str, method: &Method) -> Response {
+    let mut problem = take_problem(&mut response);
+    if let Some(allowed) = problem.as_ref().filter(|problem| problem.code == ErrorCode::MethodNotAllowed)
+        && let Some(value) = allowed.details.get("allowed").and_then(|value| value.as_str())
+        && let Ok(value) = HeaderValue::from_str(value)
+    {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    if problem.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allowed = response.headers().get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let message = format!("this path takes: {allowed}");
+        problem = Some(Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed));
+    }
+    // The framework's own refusals (a path that is no UTF-8, say) come as plain text.
+    let is_text =
+        response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if problem.is_none() && response.status().is_client_error() && is_text {
+        problem =
+            Some(Problem::new(ErrorCode::InvalidRequest, "the request cannot be read").with("field", "path"));
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
+    if let Some(problem) = problem {
+        response = render(response, &problem, correlation_id);
+        if *method == Method::HEAD {
+            *response.body_mut() = axum::body::Body::empty();
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(correlation_id) {
+        response.headers_mut().insert(headers::REQUEST_ID, value);
+    }
+    response
+}
+
+fn observe(state: &State, method: &Method, route: String, status: StatusCode, seconds: f64) {
+    let known = [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS].contains(method);
+    let labels = RequestLabels {
+        method: if known { method.to_string() } else { "other".to_owned() },
+        route: route.clone(),
+        code: status.as_u16(),
+    };
+    state.metrics.http_requests.get_or_create(&labels).inc();
+    state.metrics.http_request_duration.get_or_create(&RouteLabel { route }).observe(seconds);
+}
+
+/// Lets pages of these origins call, and read our headers.
+pub(super) fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> =
+        origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let exposed = [
+        headers::OLDEST_SEQUENCE,
+        headers::HIGH_WATER,
+        headers::RUN_STATUS,
+        headers::REQUEST_ID,
+        headers::IDEMPOTENCY_REPLAYED,
+        "retry-after",
+        "location",
+        "link",
+    ];
+    let allowed = [
+        headers::TENANT,
+        headers::PRINCIPAL,
+        headers::CORRELATION_ID,
+        headers::IDEMPOTENCY_KEY,
+        headers::LAST_EVENT_ID,
+        headers::TRACEPARENT,
+        "content-type",
+        "prefer",
+    ];
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(allowed.map(HeaderName::from_static))
+            .expose_headers(exposed.map(HeaderName::from_static)),
+    )
+}
+
+/// A handler's bug, as its caller sees it.
+pub(super) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response {
+    let said = cause
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| cause.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(panic = said, "a handler panicked");
+    ApiError(Problem::new(ErrorCode::InternalError, "the gateway failed; its log says why")).into_response()
+}

@@ -1,0 +1,29 @@
+//! Answers: JSON with the correlation id in it, as every body has.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::extract::Context;
+
+/// A JSON answer. `body` must be an object.
+pub(super) fn json(status: StatusCode, context: &Context, mut body: Value) -> Response {
+    if let Some(object) = body.as_object_mut() {
+        object.insert("correlation_id".to_owned(), Value::from(context.correlation_id.as_str()));
+    }
+    raw_json(status, body.to_string().into_bytes())
+}
+
+/// An answer that is JSON text already.
+pub(super) fn raw_json(status: StatusCode, body: Vec<u8>) -> Response {
+    (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+}
+
+/// Adds a header whose value comes from checked parts; one that cannot be a header is left out.
+pub(super) fn with_header(mut response: Response, name: &'static str, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}

@@ -1,0 +1,147 @@
+//! Runs as this gateway knows them: list, show, cancel.
+
+use axum::extract::{Path, State as Shared};
+use axum::http::header::HeaderMap;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::extract::{Context, Query, credentials};
+use super::reply;
+use super::state::State;
+use crate::clock::rfc3339;
+use crate::domain::limits;
+use crate::domain::run::RunStatus;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::problem::Problem;
+use crate::services::admission::Action;
+use crate::services::runs::RunView;
+
+/// Lists a tenant's runs, newest first.
+pub(super) async fn list(
+    Shared(state): Shared<State>,
+    context: Context,
+    uri: Uri,
+    sent: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
+    let query = Query::of(&uri);
+    let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
+    let statuses = ["queued", "running", "completed", "failed", "canceled", "lost"];
+    let words = statuses.map(|name| (name, RunStatus::find(name)));
+    let status = query.one_of("status", None, &words)?;
+    let page = state.runs.list(&caller.tenant, status, query.find("cursor")?, limit).await?;
+    let items: Vec<Value> = page.runs.iter().map(|run| view(&state, run)).collect();
+    let body = json!({ "items": items, "next_cursor": page.next_cursor });
+    let response = reply::json(StatusCode::OK, &context, body);
+    Ok(match page.next_cursor {
+        None => response,
+        Some(cursor) => {
+            let status = status.map(|status| format!("&status={}", status.as_str())).unwrap_or_default();
+            let next = format!("</v1/federation/runs?limit={limit}&cursor={cursor}{status}>; rel=\"next\"");
+            reply::with_header(response, "link", &next)
+        }
+    })
+}
+
+/// Shows one run.
+pub(super) async fn show(
+    Shared(state): Shared<State>,
+    context: Context,
+    Path(run_id): Path<String>,
+    sent: HeaderMap,
+) -> Result<Response, ApiError> {
+    only_with_verb(&run_id, false)?;
+    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
+    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let run = state.runs.view(record).await?;
+    Ok(reply::json(StatusCode::OK, &context, json!({ "run": view(&state, &run) })))
+}
+
+/// Asks the home to cancel a run.
+pub(super) async fn cancel(
+    Shared(state): Shared<State>,
+    context: Context,
+    Path(run_id): Path<String>,
+    sent: HeaderMap,
+) -> Result<Response, ApiError> {
+    let caller = state.admission.admit(credentials(&sent), None, Action::CancelRun)?;
+    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let home = state.runs.cancel(&caller, &record, &context.correlation_id).await?;
+    let run = state.runs.view(record).await?;
+    let mut shown = view(&state, &run);
+    // The home's word; the terminal event follows in the run's own stream.
+    shown["status"] = Value::from(home.status.as_str());
+    Ok(reply::json(StatusCode::OK, &context, json!({ "run": shown })))
+}
+
+/// The same, written `POST …/{run_id}:cancel`.
+pub(super) async fn cancel_by_verb(
+    shared: Shared<State>,
+    context: Context,
+    Path(segment): Path<String>,
+    sent: HeaderMap,
+) -> Result<Response, ApiError> {
+    let run_id = run_of_verb(&segment)?;
+    cancel(shared, context, Path(run_id), sent).await
+}
+
+/// The run in `{run_id}:cancel`.
+pub(super) fn run_of_verb(segment: &str) -> Result<String, Problem> {
+    only_with_verb(segment, true)?;
+    Ok(segment.trim_end_matches(":cancel").to_owned())
+}
+
+/// One path segment serves `GET {run_id}` and `POST {run_id}:cancel`; each refuses the other's form.
+pub(super) fn only_with_verb(segment: &str, wanted: bool) -> Result<(), Problem> {
+    if segment.ends_with(":cancel") == wanted {
+        return Ok(());
+    }
+    let allowed = if wanted { "GET, HEAD" } else { "POST" };
+    let message = format!("this path takes: {allowed}");
+    Err(Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed))
+}
+
+fn view(state: &State, run: &RunView) -> Value {
+    let (record, stream) = (&run.record, &run.state);
+    let gaps: Vec<Value> = stream
+        .holes
+        .iter()
+        .map(|hole| {
+            json!({
+                "from_sequence": hole.from,
+                "to_sequence": hole.to,
+                "reason": hole.reason.map(|reason| reason.as_str()),
+            })
+        })
+        .collect();
+    json!({
+        "run_id": record.key.run,
+        "tenant_id": record.key.tenant,
+        "agent_id": record.agent,
+        "status": stream.status.as_str(),
+        "home": state.follow.home_of(record),
+        "remote_run_id": record.home.as_ref().map(|_| &record.remote_run_id),
+        "remote_stack_id": record.home,
+        "forward_id": record.forward_id,
+        "events_url": format!("/v1/federation/runs/{}/events", segment(record.key.run.as_str())),
+        "created_at": rfc3339(record.created_at_ms),
+        "updated_at": rfc3339(record.updated_at_ms),
+        "finished_at": record.finished_at_ms.map(rfc3339),
+        "oldest_sequence": stream.oldest,
+        "high_water": stream.high_water,
+        "last_sequence": stream.last,
+        "gaps": gaps,
+        "follow": { "state": run.follow.as_str(), "reason": record.lost_reason },
+    })
+}
+
+/// An id as one segment of a path.
+pub(super) fn segment(id: &str) -> String {
+    let mut url = url::Url::parse("http://x/").expect("a constant URL parses");
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.clear().push(id);
+    }
+    url.path().trim_start_matches('/').to_owned()
+}

@@ -1,0 +1,238 @@
+//! One peer's HTTP API: whole calls in, whole bounded answers out.
+//!
+//! Invariant: a call goes to the peer's configured base and nowhere else, with this gateway's own
+//! credential and never a caller's; no redirect is followed and nothing is retried below this line.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Client, Method, RequestBuilder, Response, redirect, retry};
+use url::Url;
+
+use super::options::OutboundOptions;
+use crate::domain::id::{PrincipalId, TenantId};
+use crate::domain::limits;
+use crate::protocol::{headers, paths};
+
+/// How long an idle connection is kept: less than any server keeps it, so that no request meets a connection
+/// that is being closed, which would leave its outcome unknown.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Idle connections kept per peer.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// On whose behalf a call is made, and what it belongs to.
+#[derive(Debug, Clone, Copy)]
+pub struct CallContext<'a> {
+    /// Sent as `X-Tenant-Id`.
+    pub tenant: Option<&'a TenantId>,
+    /// Sent as `X-Principal-Id`.
+    pub principal: Option<&'a PrincipalId>,
+    /// Sent as `X-Correlation-Id` and `X-Request-Id`.
+    pub correlation_id: Option<&'a str>,
+    /// Sent as `traceparent`.
+    pub traceparent: Option<&'a str>,
+}
+
+impl CallContext<'_> {
+    /// A call of the gateway's own.
+    pub const OWN: CallContext<'static> =
+        CallContext { tenant: None, principal: None, correlation_id: None, traceparent: None };
+}
+
+/// A peer's whole answer. A body that broke off, or went over the limit, is what had come by then.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// What the peer asks to wait.
+    pub retry_after: Option<Duration>,
+    /// At most [`limits::PEER_ANSWER_BYTES`].
+    pub body: Bytes,
+    /// The body came to its end within the limits.
+    pub complete: bool,
+}
+
+impl Answer {
+    /// True for 2xx.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+/// A call without an answer, by what it proves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// Name resolution, connect or TLS failed: no byte of the request left.
+    #[error("{0}")]
+    NeverLeft(String),
+    /// Bytes may have left.
+    #[error("{0}")]
+    Interrupted(String),
+}
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client for peer {peer} cannot be made: {source}")]
+pub struct BuildError {
+    peer: String,
+    source: reqwest::Error,
+}
+
+/// The way to one peer.
+#[derive(Clone)]
+pub struct PeerClient {
+    pub(super) http: Client,
+    base: Url,
+    authorization: Option<HeaderValue>,
+    pub(super) options: OutboundOptions,
+}
+
+impl PeerClient {
+    /// A client for the peer at `base`; `token` is this gateway's credential there.
+    pub fn new(
+        peer: &str,
+        base: &Url,
+        token: Option<&str>,
+        options: &OutboundOptions,
+    ) -> Result<Self, BuildError> {
+        let http = Client::builder()
+            .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(options.connect_timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .build()
+            .map_err(|source| BuildError { peer: peer.to_owned(), source })?;
+        let authorization = token.and_then(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Ok(PeerClient { http, base: base.clone(), authorization, options: options.clone() })
+    }
+
+    /// The configured base.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Asks the peer to create a run.
+    pub async fn create_run(
+        &self,
+        context: CallContext<'_>,
+        agent: &str,
+        key: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, CallFailure> {
+        let request = self
+            .request(Method::POST, paths::create_run(&self.base, agent), context)
+            .header(CONTENT_TYPE, "application/json")
+            .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
+            .body(body);
+        self.call(request).await
+    }
+
+    /// Asks the peer how a run stands.
+    pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
+        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context)).await
+    }
+
+    /// Asks the peer to cancel a run.
+    pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
+        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context)).await
+    }
+
+    /// Makes a `GET` below the base.
+    pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
+        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN)).await
+    }
+
+    pub(super) fn request(&self, method: Method, url: Url, context: CallContext<'_>) -> RequestBuilder {
+        let mut sent = HeaderMap::new();
+        sent.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        let mut put = |name: &'static str, value: Option<&str>| {
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                sent.insert(name, value);
+            }
+        };
+        put(headers::TENANT, context.tenant.map(TenantId::as_str));
+        put(headers::PRINCIPAL, context.principal.map(PrincipalId::as_str));
+        put(headers::CORRELATION_ID, context.correlation_id);
+        put(headers::REQUEST_ID, context.correlation_id);
+        put(headers::TRACEPARENT, context.traceparent);
+        if let Some(authorization) = &self.authorization {
+            sent.insert(AUTHORIZATION, authorization.clone());
+        }
+        self.http.request(method, url).headers(sent)
+    }
+
+    async fn call(&self, request: RequestBuilder) -> Result<Answer, CallFailure> {
+        let response = self.send(request).await?;
+        let status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let plain = !response.headers().contains_key(CONTENT_ENCODING);
+        let (body, complete) = self.read_body(response).await;
+        Ok(Answer { status, retry_after, body, complete: complete && plain })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, CallFailure> {
+        let wait = self.options.answer_timeout;
+        match tokio::time::timeout(wait, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => Err(CallFailure::Interrupted(format!(
+                "no answer within {}",
+                humantime::format_duration(wait)
+            ))),
+        }
+    }
+
+    async fn read_body(&self, mut response: Response) -> (Bytes, bool) {
+        let mut body = BytesMut::new();
+        let read = async {
+            loop {
+                match response.chunk().await {
+                    Ok(Some(chunk)) if body.len() + chunk.len() <= limits::PEER_ANSWER_BYTES => {
+                        body.extend_from_slice(&chunk);
+                    }
+                    Ok(None) => return true,
+                    Ok(Some(_)) | Err(_) => return false,
+                }
+            }
+        };
+        let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
+        (body.freeze(), complete)
+    }
+}
+
+pub(super) fn retry_after(sent: &HeaderMap) -> Option<Duration> {
+    sent.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(headers::retry_after)
+}
+
+/// Sorts a failure by whether bytes may have left.
+fn failure(error: &reqwest::Error) -> CallFailure {
+    let reason = limits::clean_reason(&root_cause(error));
+    if error.is_connect() || error.is_builder() {
+        CallFailure::NeverLeft(format!("cannot connect: {reason}"))
+    } else {
+        CallFailure::Interrupted(format!("the connection broke: {reason}"))
+    }
+}
+
+/// The innermost cause: the outer ones only repeat the URL.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,196 @@
+//! A peer's event stream, as frames: bounded, with an idle timeout, and read in as large bites as came.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, Response};
+
+use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
+use crate::domain::limits;
+use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
+use crate::protocol::{headers, paths, problem::PeerError};
+
+/// Room for field names and our metadata around one event.
+const FRAME_SLACK: usize = 64 * 1024;
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenFailure {
+    /// The peer cannot be reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The peer says that nothing follows the cursor.
+    #[error("the peer has nothing after the cursor")]
+    NothingMore,
+    /// The peer does not know the run any more.
+    #[error("the peer does not know the run ({0})")]
+    Gone(u16),
+    /// The peer answered something that is no event stream.
+    #[error("{reason}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// A sentence.
+        reason: String,
+        /// What the peer asks to wait.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// How a stream ended. None of them proves that the run ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamEnd {
+    /// The peer closed it.
+    #[error("the peer closed the stream")]
+    Eof,
+    /// No byte for the idle timeout.
+    #[error("the peer sent nothing for {0:?}")]
+    Idle(Duration),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The bytes are no SSE within the limits.
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(DecodeError),
+}
+
+/// An open stream.
+pub struct EventStream {
+    response: Response,
+    decoder: Decoder,
+    idle: Duration,
+    ended: Option<StreamEnd>,
+}
+
+impl PeerClient {
+    /// Opens the events of a run after a sequence. The cursor is said in every name found in the wild:
+    /// the origin's contract and its code disagree.
+    pub async fn open_events(
+        &self,
+        context: CallContext<'_>,
+        events_path: &str,
+        after: u64,
+        max_event: usize,
+        idle: Duration,
+    ) -> Result<EventStream, OpenFailure> {
+        let mut url = paths::events(self.base(), events_path);
+        url.query_pairs_mut()
+            .append_pair("from_sequence", &after.to_string())
+            .append_pair("after_sequence", &after.to_string())
+            .append_pair("on_gap", "skip");
+        let mut request = self
+            .request(Method::GET, url, context)
+            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        if after > 0 {
+            request = request.header(headers::LAST_EVENT_ID, after.to_string());
+        }
+        let response = self.send(request).await.map_err(|failure| match failure {
+            CallFailure::NeverLeft(reason) | CallFailure::Interrupted(reason) => {
+                OpenFailure::Unreachable(reason)
+            }
+        })?;
+        let response = check(response).await?;
+        let line = max_event + FRAME_SLACK;
+        let decoder = Decoder::new(Limits { line_bytes: line, event_bytes: line });
+        Ok(EventStream { response, decoder, idle, ended: None })
+    }
+}
+
+/// Takes only a plain `200 text/event-stream`.
+async fn check(response: Response) -> Result<Response, OpenFailure> {
+    let status = response.status().as_u16();
+    let refused = |reason: String, retry_after| Err(OpenFailure::Refused { status, reason, retry_after });
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let is_stream = content_type.is_some_and(|value| {
+        value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    });
+    match status {
+        200 if response.headers().contains_key(CONTENT_ENCODING) => {
+            refused("the peer compresses its event stream without being asked to".to_owned(), None)
+        }
+        200 if is_stream => Ok(response),
+        200 => {
+            let kind = limits::clean_reason(content_type.unwrap_or("nothing"));
+            refused(format!("the peer answered {kind} instead of text/event-stream"), None)
+        }
+        204 => Err(OpenFailure::NothingMore),
+        404 | 410 => Err(OpenFailure::Gone(status)),
+        _ => {
+            let wait = retry_after(response.headers());
+            refused(format!("the peer answered {status}{}", said(response).await), wait)
+        }
+    }
+}
+
+/// The peer's own words, when it has some.
+async fn said(mut response: Response) -> String {
+    let first = response.chunk().now_or_never().and_then(Result::ok).flatten().unwrap_or_default();
+    let error = PeerError::parse(&first);
+    error.message.or(error.code).map(|text| format!(": {text}")).unwrap_or_default()
+}
+
+impl EventStream {
+    /// Waits for frames, then takes all that have come, up to about `max_frames` and `max_bytes`.
+    /// Answers how the stream ended once nothing is left. Dropping the future loses nothing.
+    pub async fn next_frames(
+        &mut self,
+        max_frames: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Frame>, StreamEnd> {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        loop {
+            while let Some(frame) = self.decoder.next_frame() {
+                match frame {
+                    Ok(frame) => {
+                        bytes += frame.data.len();
+                        frames.push(frame);
+                    }
+                    Err(error) => {
+                        self.ended = Some(StreamEnd::Protocol(error));
+                        break;
+                    }
+                }
+            }
+            let full = frames.len() >= max_frames || bytes >= max_bytes;
+            if !frames.is_empty() && (full || self.ended.is_some() || !self.take_what_is_here()) {
+                return Ok(frames);
+            }
+            if let Some(end) = &self.ended {
+                return Err(end.clone());
+            }
+            if frames.is_empty() {
+                self.wait_for_bytes().await;
+            }
+        }
+    }
+
+    /// Takes a chunk that has already come; answers whether there was one.
+    fn take_what_is_here(&mut self) -> bool {
+        match self.response.chunk().now_or_never() {
+            None => false,
+            Some(chunk) => {
+                self.take(chunk);
+                true
+            }
+        }
+    }
+
+    async fn wait_for_bytes(&mut self) {
+        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+            Ok(chunk) => self.take(chunk),
+            Err(_) => self.ended = Some(StreamEnd::Idle(self.idle)),
+        }
+    }
+
+    fn take(&mut self, chunk: reqwest::Result<Option<bytes::Bytes>>) {
+        match chunk {
+            Ok(Some(chunk)) => self.decoder.push(&chunk),
+            Ok(None) => self.ended = Some(StreamEnd::Eof),
+            Err(error) => {
+                self.ended = Some(StreamEnd::Broken(limits::clean_reason(&root_cause(&error))));
+            }
+        }
+    }
+}

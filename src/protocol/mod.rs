@@ -1,0 +1,14 @@
+//! The wire: what bytes mean, in both directions. No SQL, no I/O.
+
+pub mod capabilities;
+pub mod envelope;
+pub mod error_code;
+pub mod forward_request;
+pub mod headers;
+pub mod index_file;
+pub mod json_fields;
+pub mod paths;
+pub mod problem;
+pub mod run;
+pub mod sse;
+pub mod trace;

@@ -1,0 +1,462 @@
+//! The one way out: a stream's events in order, from the log, then live, to the end.
+//!
+//! ```text
+//! history ─▶ caught_up ─▶ live ─▶ end          gap: where a hole is passed over
+//! ```
+//!
+//! One loop: read what lies after the cursor, else wait for the stream to move. The join between log and
+//! live cannot lose or repeat an event, because both are read by the same cursor and the news only wakes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::frames::{Encoder, Format, envelope, federation, gap_body};
+use super::hub::{Hub, Watch};
+use super::options::EventsOptions;
+use crate::clock::{Clock, millis};
+use crate::domain::holes::{GapReason, Hole};
+use crate::domain::limits;
+use crate::domain::stream::StreamState;
+use crate::entropy::Entropy;
+use crate::metrics::{Metrics, Reason};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::problem::Problem;
+use crate::protocol::sse::{self, Control};
+use crate::store::{PageRange, RunRecord, Store};
+use crate::tasks::Tasks;
+
+/// Events of one page read from the log.
+const PAGE_EVENTS: u32 = 2000;
+/// Events of the first page: the first byte leaves soon.
+const FIRST_PAGE_EVENTS: u32 = 64;
+
+/// What a subscriber asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct FollowRequest {
+    /// The last sequence already seen.
+    pub after: u64,
+    /// How to write events.
+    pub format: Format,
+    /// Go on live after the present end.
+    pub live: bool,
+    /// Announce what retention removed instead of refusing the cursor.
+    pub skip_gaps: bool,
+}
+
+/// What following came to.
+pub enum Opened {
+    /// The run is finished and the cursor is at its end.
+    NothingMore(StreamState),
+    /// Frames follow.
+    Flow(StreamState, Box<EventFlow>),
+}
+
+/// Serves followers.
+#[derive(Clone)]
+pub struct Follow {
+    store: Store,
+    hub: Arc<Hub>,
+    clock: Clock,
+    entropy: Entropy,
+    metrics: Arc<Metrics>,
+    options: EventsOptions,
+    stack_id: Arc<str>,
+    draining: CancellationToken,
+}
+
+impl Follow {
+    /// Serves the streams of `store`.
+    pub fn new(
+        store: Store,
+        hub: Arc<Hub>,
+        (clock, entropy): (Clock, Entropy),
+        metrics: Arc<Metrics>,
+        options: EventsOptions,
+        stack_id: &str,
+        tasks: &Tasks,
+    ) -> Self {
+        let draining = tasks.draining().clone();
+        Follow { store, hub, clock, entropy, metrics, options, stack_id: Arc::from(stack_id), draining }
+    }
+
+    /// The name a run's home goes by.
+    pub fn home_of<'a>(&'a self, run: &'a RunRecord) -> &'a str {
+        run.home.as_ref().map_or(&self.stack_id, |peer| peer.as_str())
+    }
+
+    /// Opens a run's events after a cursor, or says why that cursor cannot be honoured.
+    pub async fn open(&self, run: &RunRecord, request: FollowRequest) -> Result<Opened, Problem> {
+        let home = self.home_of(run).to_owned();
+        // Watching comes first: what is appended from here on is not missed, whatever is read below.
+        let mut watch = self.hub.watch(run.stream_no, &home);
+        watch.offer(self.store.stream_state(run.stream_no).await?);
+        let Some(state) = watch.state() else {
+            return Err(Problem::new(ErrorCode::InternalError, "the stream has no state"));
+        };
+        check_cursor(&state, request)?;
+        let settled = state.ended && state.holes.iter().all(|hole| hole.to <= request.after);
+        if settled && request.after >= state.last {
+            return Ok(Opened::NothingMore(state));
+        }
+        let hold = self.hold(run);
+        let flow = EventFlow {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            metrics: Arc::clone(&self.metrics),
+            encoder: Encoder::new(request.format, &home),
+            home,
+            stream_no: run.stream_no,
+            watch,
+            cursor: request.after,
+            request,
+            hold,
+            heartbeat: self.options.heartbeat,
+            beat_at: Instant::now() + self.options.heartbeat,
+            retry: self.options.retry.mul_f64(0.5 + self.entropy.fraction()),
+            first: true,
+            caught_up: false,
+            done: false,
+            draining: self.draining.clone(),
+        };
+        Ok(Opened::Flow(state, Box::new(flow)))
+    }
+}
+
+/// A bounded piece of a stream.
+#[derive(Debug)]
+pub struct EventPage {
+    /// Envelopes, joined by commas.
+    pub events: Vec<u8>,
+    /// The cursor that goes on from here.
+    pub next_after: u64,
+    /// There is more to read now.
+    pub has_more: bool,
+    /// The ranges passed over.
+    pub gaps: Vec<Value>,
+    /// Where the stream stands.
+    pub state: StreamState,
+}
+
+impl Follow {
+    /// Reads at most `limit` events after a cursor. Passes over exactly the holes that a live follower
+    /// would pass over now, and stops where one would wait.
+    pub async fn page(
+        &self,
+        run: &RunRecord,
+        request: FollowRequest,
+        limit: u32,
+    ) -> Result<EventPage, Problem> {
+        let state = self.store.stream_state(run.stream_no).await?;
+        check_cursor(&state, request)?;
+        let hold_ms = millis(self.hold(run));
+        let home = self.home_of(run).to_owned();
+        let mut page = PageReader { made: Vec::new(), cursor: request.after, left: limit, gaps: Vec::new() };
+        while page.left > 0 {
+            match next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps) {
+                Step::Read(to) => {
+                    if !page.read(&self.store, run.stream_no, &home, to).await? {
+                        break;
+                    }
+                }
+                Step::Gap(from, to, reason) => {
+                    page.gaps.push(gap_body(from, to, reason, state.oldest));
+                    page.cursor = to;
+                }
+                Step::Expired => return Err(expired(&state)),
+                Step::Hold(_) | Step::Lost | Step::End | Step::Wait => break,
+            }
+        }
+        let step = next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps);
+        let has_more = matches!(step, Step::Read(_) | Step::Gap(..));
+        Ok(EventPage { events: page.made, next_after: page.cursor, has_more, gaps: page.gaps, state })
+    }
+
+    /// How long a follower waits at a hole.
+    fn hold(&self, run: &RunRecord) -> Duration {
+        if run.home.is_none() { self.options.gap_hold_pushed } else { self.options.gap_hold }
+    }
+}
+
+/// A page being put together.
+struct PageReader {
+    made: Vec<u8>,
+    cursor: u64,
+    left: u32,
+    gaps: Vec<Value>,
+}
+
+impl PageReader {
+    /// Reads on; false when the rows are gone.
+    async fn read(&mut self, store: &Store, stream_no: i64, home: &str, to: u64) -> Result<bool, Problem> {
+        let range =
+            PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
+        let (made, home) = ((std::mem::take(&mut self.made), 0_u32), home.to_owned());
+        let ((made, count), last) = store
+            .read_events(stream_no, range, made, move |(out, count), row| {
+                if !out.is_empty() {
+                    out.push(b',');
+                }
+                *count += 1;
+                let beside = federation(&home, row.received_at_ms, row.derived);
+                envelope(out, row.json, &beside);
+            })
+            .await?;
+        self.made = made;
+        let Some(last) = last else { return Ok(false) };
+        self.cursor = last;
+        // A page of large events ends early rather than growing without bound.
+        self.left = if self.made.len() >= limits::PAGE_BYTES { 0 } else { self.left - count };
+        Ok(true)
+    }
+}
+
+/// Refuses a cursor that cannot be honoured exactly.
+pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), Problem> {
+    if state.ended && request.after > state.last {
+        return Err(Problem::new(
+            ErrorCode::CursorAhead,
+            format!("the run ended at sequence {}; there is nothing after {}", state.last, request.after),
+        )
+        .with("last_sequence", state.last)
+        .with("field", "from_sequence"));
+    }
+    if request.after + 1 < state.oldest && !request.skip_gaps {
+        return Err(expired(state));
+    }
+    Ok(())
+}
+
+fn expired(state: &StreamState) -> Problem {
+    Problem::new(
+        ErrorCode::CursorExpired,
+        format!(
+            "events before sequence {} were removed by retention: start from {}, or ask with on_gap=skip",
+            state.oldest,
+            state.oldest - 1
+        ),
+    )
+    .with("oldest_sequence", state.oldest)
+    .with("field", "from_sequence")
+}
+
+/// What to do next at a cursor: a pure decision.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// Events up to here can be read.
+    Read(u64),
+    /// This range is missing and is passed over.
+    Gap(u64, u64, GapReason),
+    /// A hole may still be filled: wait, but not beyond this wall time.
+    Hold(i64),
+    /// The run is lost.
+    Lost,
+    /// Everything was read and nothing will come.
+    End,
+    /// Everything was read so far.
+    Wait,
+    /// Retention overtook the reader.
+    Expired,
+}
+
+fn next_step(state: &StreamState, cursor: u64, now_ms: i64, hold_ms: i64, skip_gaps: bool) -> Step {
+    if cursor + 1 < state.oldest {
+        let to = state.oldest - 1;
+        return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };
+    }
+    let to = state.readable_to(cursor);
+    if to > cursor {
+        return Step::Read(to);
+    }
+    match state.next_hole(cursor) {
+        Some(hole) => at_hole(hole, cursor, now_ms, hold_ms),
+        None if state.lost.is_some() && !state.ended => Step::Lost,
+        None if state.ended => Step::End,
+        None => Step::Wait,
+    }
+}
+
+fn at_hole(hole: &Hole, cursor: u64, now_ms: i64, hold_ms: i64) -> Step {
+    let until = hole.since_ms.saturating_add(hold_ms);
+    // A wall clock set back by more than the hold makes the age meaningless: then the wait is over.
+    let over = now_ms >= until || hole.since_ms - now_ms > hold_ms;
+    match hole.reason {
+        Some(reason) => Step::Gap(hole.from.max(cursor + 1), hole.to, reason),
+        None if over => Step::Gap(hole.from.max(cursor + 1), hole.to, GapReason::HoldTimeout),
+        None => Step::Hold(until),
+    }
+}
+
+/// One subscriber's way through a stream. Dropping it ends it.
+pub struct EventFlow {
+    store: Store,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    encoder: Encoder,
+    home: String,
+    stream_no: i64,
+    watch: Watch,
+    cursor: u64,
+    request: FollowRequest,
+    hold: Duration,
+    heartbeat: Duration,
+    beat_at: Instant,
+    retry: Duration,
+    first: bool,
+    caught_up: bool,
+    done: bool,
+    draining: CancellationToken,
+}
+
+impl EventFlow {
+    /// The next bytes to send, whole frames always; `None` after the last.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        while !self.done {
+            let state = self.watch.state()?;
+            let (now_ms, hold_ms) = (self.clock.now_ms(), millis(self.hold));
+            let until = match next_step(&state, self.cursor, now_ms, hold_ms, self.request.skip_gaps) {
+                Step::Read(to) => match self.read(to).await {
+                    Some(bytes) => return Some(self.leave(bytes)),
+                    None => continue,
+                },
+                Step::Gap(from, to, reason) => {
+                    let frame = self.gap(from, to, reason, state.oldest);
+                    return Some(self.leave(frame));
+                }
+                Step::End | Step::Lost | Step::Expired => {
+                    let frame = self.last_frame(&state);
+                    return Some(self.leave(frame));
+                }
+                Step::Hold(until) => Some(until),
+                Step::Wait => None,
+            };
+            if !self.caught_up && (until.is_none() || !self.request.live) {
+                let frame = self.caught_up_frame();
+                return Some(self.leave(frame));
+            }
+            if !self.request.live {
+                self.done = true;
+            } else if let Some(bytes) = self.wait(until.map(|until| until - now_ms)).await {
+                return Some(self.leave(bytes));
+            }
+        }
+        None
+    }
+
+    /// Waits for the stream to move, a hole to be given up, or the heartbeat, which it answers.
+    async fn wait(&mut self, hold_ms: Option<i64>) -> Option<Bytes> {
+        let now = Instant::now();
+        let hold = hold_ms.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let wake_at = hold.map_or(self.beat_at, |hold| hold.min(self.beat_at));
+        tokio::select! {
+            () = self.watch.moved() => None,
+            () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),
+            () = self.draining.cancelled() => {
+                self.done = true;
+                None
+            }
+        }
+    }
+
+    /// Reads up to `to`, from memory when the next frames are there, else a page from the log.
+    async fn read(&mut self, to: u64) -> Option<Bytes> {
+        if self.request.format == Format::Sse
+            && let Some(chunk) = self.watch.tail_after(self.cursor)
+            && chunk.last <= to
+        {
+            self.cursor = chunk.last;
+            return Some(chunk.bytes);
+        }
+        let max_events = if self.first { FIRST_PAGE_EVENTS } else { PAGE_EVENTS };
+        let range = PageRange { after: self.cursor, to, max_events, max_bytes: limits::PAGE_BYTES };
+        let made = (Vec::new(), Encoder::new(self.request.format, &self.home));
+        let page = self
+            .store
+            .read_events(self.stream_no, range, made, |(out, encoder), row| {
+                encoder.event(out, row.sequence, row.received_at_ms, row.derived, row.json);
+            })
+            .await;
+        match page {
+            Ok(((bytes, _), Some(last))) => {
+                self.cursor = last;
+                Some(Bytes::from(bytes))
+            }
+            // Retention took the rows after the state was read: the next state says so.
+            Ok((_, None)) => {
+                self.refresh().await;
+                None
+            }
+            Err(error) => {
+                self.done = true;
+                Some(self.error_frame(&Problem::from(error)))
+            }
+        }
+    }
+
+    async fn refresh(&mut self) {
+        match self.store.stream_state(self.stream_no).await {
+            Ok(state) => self.watch.offer(state),
+            Err(_) => self.done = true,
+        }
+    }
+
+    fn gap(&mut self, from: u64, to: u64, reason: GapReason, oldest: u64) -> Bytes {
+        self.cursor = to;
+        self.metrics.gaps_announced.get_or_create(&Reason { reason: reason.as_str() }).inc();
+        let mut out = Vec::new();
+        self.encoder.control(&mut out, Control::Gap, &gap_body(from, to, reason, oldest));
+        Bytes::from(out)
+    }
+
+    fn caught_up_frame(&mut self) -> Bytes {
+        self.caught_up = true;
+        let mut out = Vec::new();
+        self.encoder.control(&mut out, Control::CaughtUp, &json!({ "sequence": self.cursor }));
+        Bytes::from(out)
+    }
+
+    /// The frame after which the stream closes.
+    fn last_frame(&mut self, state: &StreamState) -> Bytes {
+        self.done = true;
+        if state.ended && self.cursor >= state.last {
+            let mut out = Vec::new();
+            if !self.caught_up {
+                out.extend_from_slice(&self.caught_up_frame());
+            }
+            let body = json!({ "sequence": state.last, "status": state.status.as_str() });
+            self.encoder.control(&mut out, Control::End, &body);
+            return Bytes::from(out);
+        }
+        match &state.lost {
+            Some(reason) => self.error_frame(&Problem::new(ErrorCode::RunLost, reason.to_string())),
+            None => self.error_frame(&expired(state)),
+        }
+    }
+
+    fn error_frame(&self, problem: &Problem) -> Bytes {
+        let mut out = Vec::new();
+        self.encoder.control(&mut out, Control::StreamError, &problem.to_json(""));
+        Bytes::from(out)
+    }
+
+    /// What leaves moves the heartbeat; the first frame carries the reconnect time.
+    fn leave(&mut self, bytes: Bytes) -> Bytes {
+        self.beat_at = Instant::now() + self.heartbeat;
+        let opens = std::mem::take(&mut self.first) && self.request.format == Format::Sse;
+        if !opens {
+            return bytes;
+        }
+        let mut out = Vec::with_capacity(bytes.len() + 16);
+        if bytes.as_ref() == sse::HEARTBEAT {
+            self.first = true; // a heartbeat is no frame: the reconnect time waits for one
+            return bytes;
+        }
+        sse::retry_prefix(&mut out, self.retry);
+        out.extend_from_slice(&bytes);
+        Bytes::from(out)
+    }
+}

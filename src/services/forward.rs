@@ -1,0 +1,651 @@
+//! Forwarding a run-create to its home: intent first, one key, bounded retries, one settlement.
+//!
+//! Invariant: nothing leaves before the intent is on disk, and a forward that has begun is finished by its
+//! own task: a caller that hangs up cancels nothing.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+use super::admission::Caller;
+use super::attempt::{Attempted, Cause, attempt, problem_of};
+use super::options::ForwardOptions;
+use super::peers::{Peer, Peers, Refusal};
+use super::pull::Pull;
+use crate::clock::{Clock, millis};
+use crate::domain::backoff::{Backoff, BackoffError, clamp_retry_after};
+use crate::domain::event::RunKey;
+use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide};
+use crate::domain::id::{AgentId, ForwardId, PeerId, TenantId};
+use crate::entropy::Entropy;
+use crate::metrics::{Metrics, Outcome, Reason};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::forward_request::{TargetSelector, downstream_body};
+use crate::protocol::problem::Problem;
+use crate::store::{CallerKey, ForwardRecord, Reserved, Settlement, Store, StoreError};
+use crate::tasks::Tasks;
+
+/// A run to create, as a caller asked for it.
+#[derive(Debug, Clone)]
+pub struct ForwardCommand {
+    /// Who asks.
+    pub caller: Caller,
+    /// Which peer.
+    pub target: Target,
+    /// The agent that is to run.
+    pub agent: AgentId,
+    /// What the request means, normalised; two requests under one key must agree on it.
+    pub meaning: Vec<u8>,
+    /// The caller's key.
+    pub key: Option<String>,
+    /// `runs:forward` or `runs:create`: keys of one never meet those of the other.
+    pub operation: &'static str,
+    /// Answer once the intent is durable.
+    pub respond_async: bool,
+    /// Of the request.
+    pub correlation_id: String,
+    /// Of the request.
+    pub traceparent: String,
+}
+
+/// Which peer a run goes to.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The one this selects.
+    Selected(TargetSelector),
+    /// The one marked `local`.
+    Local,
+}
+
+/// How far a forward has come when its caller is answered.
+#[derive(Debug)]
+pub struct Forwarded {
+    /// The forward; its state says whether it is done or under way.
+    pub record: ForwardRecord,
+    /// The answer was stored by an earlier request with the same key.
+    pub replayed: bool,
+}
+
+/// Forwards runs.
+#[derive(Clone)]
+pub struct Forwarder {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    peers: Peers,
+    pull: Pull,
+    clock: Clock,
+    entropy: Entropy,
+    metrics: Arc<Metrics>,
+    options: ForwardOptions,
+    backoff: Backoff,
+    tasks: Tasks,
+    /// Forwards with a task at work: nobody else takes them up.
+    driving: Mutex<HashSet<ForwardId>>,
+    /// Rings when a forward waits for the reconciler.
+    due: Notify,
+    /// Rings when the forward index has a new run.
+    indexed: Arc<Notify>,
+}
+
+impl Forwarder {
+    /// Forwards to `peers`.
+    pub fn new(
+        store: Store,
+        peers: Peers,
+        pull: Pull,
+        (clock, entropy): (Clock, Entropy),
+        metrics: Arc<Metrics>,
+        options: ForwardOptions,
+        tasks: Tasks,
+    ) -> Result<Self, BackoffError> {
+        let backoff = Backoff::try_new(options.base_backoff, options.max_backoff)?;
+        let (driving, due, indexed) = (Mutex::default(), Notify::new(), Arc::default());
+        let shared = Shared {
+            store,
+            peers,
+            pull,
+            clock,
+            entropy,
+            metrics,
+            options,
+            backoff,
+            tasks,
+            driving,
+            due,
+            indexed,
+        };
+        Ok(Forwarder { shared: Arc::new(shared) })
+    }
+
+    /// Rings when the forward index has a new run.
+    pub fn indexed(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.indexed)
+    }
+
+    /// Creates a run at its home and answers with the forward, done or (with `respond_async`) under way.
+    pub async fn create(&self, command: ForwardCommand) -> Result<Forwarded, Problem> {
+        let result = self.try_create(command).await;
+        if let Err(problem) = &result {
+            let reason = Reason { reason: problem.code.as_str() };
+            self.shared.metrics.forward_failures.get_or_create(&reason).inc();
+        }
+        result
+    }
+
+    async fn try_create(&self, command: ForwardCommand) -> Result<Forwarded, Problem> {
+        let place = match self.find_place(&command).await {
+            Ok(place) => place,
+            // A caller that repeats a key hears of its forward, whatever holds for new ones.
+            Err(problem) => return self.find_known(&command).await?.unwrap_or(Err(problem)),
+        };
+        let (record, key) = self.intent(&command, &place.peer);
+        match self.shared.store.reserve_forward(record, key).await? {
+            Reserved::KeyReused => Err(key_reused()),
+            Reserved::Known(known) => self.replay(*known),
+            Reserved::New(record) if command.respond_async => {
+                self.spawn_drive((*record).clone(), Arc::clone(&place.peer), None);
+                Ok(Forwarded { record: *record, replayed: false })
+            }
+            Reserved::New(record) => {
+                let done = self.spawn_drive(*record, Arc::clone(&place.peer), place.permit);
+                let (record, problem) = done.await.map_err(|_| stopped())?;
+                match problem {
+                    None => Ok(Forwarded { record, replayed: false }),
+                    Some(problem) => Err(with_retryability(problem, command.key.is_some())),
+                }
+            }
+        }
+    }
+
+    /// Chooses a peer and waits for a place there. Nothing is written yet, so a refusal here is whole.
+    async fn find_place(&self, command: &ForwardCommand) -> Result<ChosenPlace, Problem> {
+        if self.shared.tasks.draining().is_cancelled() {
+            let problem = Problem::new(ErrorCode::Draining, "the gateway is shutting down");
+            return Err(problem.with("outcome", "not_started").retry_after(Duration::from_secs(5)));
+        }
+        let peer = match &command.target {
+            Target::Selected(selector) => self.shared.peers.select(selector)?,
+            Target::Local => Arc::clone(self.shared.peers.local()?),
+        };
+        if command.respond_async {
+            return Ok(ChosenPlace { peer, permit: None });
+        }
+        if let Some(wait) = peer.retry_in() {
+            return Err(problem_of(&peer, &Cause::Refused(Refusal::CircuitOpen(wait))));
+        }
+        let entered = tokio::time::timeout(self.shared.options.deadline, peer.enter()).await;
+        match entered.unwrap_or(Err(Refusal::Busy)) {
+            Ok(permit) => Ok(ChosenPlace { peer, permit: Some(permit) }),
+            Err(refusal) => {
+                self.shared.metrics.backpressure.get_or_create(&Reason { reason: "peer_in_flight" }).inc();
+                Err(problem_of(&peer, &Cause::Refused(refusal)))
+            }
+        }
+    }
+
+    async fn find_known(
+        &self,
+        command: &ForwardCommand,
+    ) -> Result<Option<Result<Forwarded, Problem>>, Problem> {
+        let Some(key) = &command.key else { return Ok(None) };
+        let caller = &command.caller;
+        let known =
+            self.shared.store.find_by_key(&caller.tenant, &caller.principal, command.operation, key).await?;
+        Ok(match known {
+            Some(known) if !known.means(&command.meaning) => Some(Err(key_reused())),
+            Some(known) if !known.may_be_tried_again() => Some(self.replay(known)),
+            _ => None,
+        })
+    }
+
+    fn intent(&self, command: &ForwardCommand, peer: &Peer) -> (ForwardRecord, Option<CallerKey>) {
+        let shared = &self.shared;
+        let now_ms = shared.clock.now_ms();
+        let deadline =
+            if command.respond_async { shared.options.background_deadline } else { shared.options.deadline };
+        let deadline_at_ms = now_ms + millis(deadline);
+        let id = shared.entropy.id("fwd", now_ms);
+        let forward_id = ForwardId::parse(&id).expect("a minted id is an id");
+        let key = command.key.clone().map(|key| CallerKey {
+            operation: command.operation,
+            key,
+            expires_at_ms: now_ms + millis(shared.options.idempotency_retention),
+        });
+        let record = ForwardRecord {
+            downstream_key: self.downstream_key(command, &forward_id),
+            forward_id,
+            tenant: command.caller.tenant.clone(),
+            principal: command.caller.principal.clone(),
+            peer: peer.id().clone(),
+            agent: command.agent.clone(),
+            request: command.meaning.clone(),
+            state: if command.respond_async { ForwardState::Reserved } else { ForwardState::Sending },
+            outcome: None,
+            background: command.respond_async,
+            correlation_id: command.correlation_id.clone(),
+            traceparent: command.traceparent.clone(),
+            attempts: Vec::new(),
+            attempts_total: 0,
+            created_at_ms: now_ms,
+            updated_at_ms: now_ms,
+            first_sent_at_ms: (!command.respond_async).then_some(now_ms),
+            deadline_at_ms,
+            // While a task is at work nobody else is due; a crash leaves it due soon enough.
+            next_attempt_at_ms: Some(now_ms + millis(shared.options.deadline) + 1000),
+            run_id: None,
+            remote_run_id: None,
+            remote_events_url: None,
+            run_status: None,
+            answer: None,
+            error: None,
+        };
+        (record, key)
+    }
+
+    /// The one key for every attempt: from the caller's key where there is one, so that even a gateway
+    /// restored from an older backup asks for the same run; scoped so that no two callers ever meet.
+    fn downstream_key(&self, command: &ForwardCommand, forward_id: &ForwardId) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.shared.store.gateway_secret())
+            .expect("HMAC takes a key of any length");
+        let own = forward_id.as_str();
+        let (scope, key) = match &command.key {
+            Some(key) => (command.operation, key.as_str()),
+            None => ("forward", own),
+        };
+        let caller = &command.caller;
+        for part in [caller.tenant.as_str(), caller.principal.as_str(), scope, key] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+    }
+
+    /// Answers a repeated key.
+    fn replay(&self, known: ForwardRecord) -> Result<Forwarded, Problem> {
+        if known.state == ForwardState::Forwarded {
+            return Ok(Forwarded { record: known, replayed: true });
+        }
+        if known.state.is_at_rest() {
+            let stored = known.error.as_deref().and_then(|text| serde_json::from_str::<Problem>(text).ok());
+            let problem = stored.unwrap_or_else(|| given_up(&known));
+            return Err(problem.with("replayed", true));
+        }
+        self.wake(known.forward_id.clone());
+        let message = "the forward of this idempotency key is still at work; ask again, or look at it";
+        Err(Problem::new(ErrorCode::RequestInProgress, message)
+            .with("forward_id", known.forward_id.as_str())
+            .retry_after(Duration::from_secs(1)))
+    }
+
+    /// Makes a forward due now.
+    fn wake(&self, id: ForwardId) {
+        if self.is_driven(&id) {
+            return;
+        }
+        let this = self.clone();
+        self.shared.tasks.spawn(async move {
+            if this.shared.store.wake_forward(&id).await.is_ok() {
+                this.shared.due.notify_one();
+            }
+        });
+    }
+
+    /// The forward, if this tenant has it.
+    pub async fn find(&self, tenant: &TenantId, id: &ForwardId) -> Result<ForwardRecord, Problem> {
+        self.shared.store.find_forward(tenant, id).await?.ok_or_else(|| {
+            Problem::new(ErrorCode::NotFound, "there is no such forward").with("field", "forward_id")
+        })
+    }
+
+    /// How many event streams are open at a peer.
+    pub fn streams_of(&self, peer: &PeerId) -> usize {
+        self.shared.pull.streams_of(peer)
+    }
+
+    fn is_driven(&self, id: &ForwardId) -> bool {
+        self.driving().contains(id)
+    }
+
+    fn driving(&self) -> std::sync::MutexGuard<'_, HashSet<ForwardId>> {
+        self.shared.driving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a forward is due to be taken up.
+    pub(super) async fn rung(&self) {
+        self.shared.due.notified().await;
+    }
+
+    /// Takes up a forward nobody is at work on, for one attempt.
+    pub(super) fn take_up(&self, record: ForwardRecord) {
+        if self.is_driven(&record.forward_id) {
+            return;
+        }
+        match self.shared.peers.find(&record.peer).cloned() {
+            Some(peer) => drop(self.spawn_drive(ForwardRecord { background: true, ..record }, peer, None)),
+            None => self.expire_orphan(record),
+        }
+    }
+
+    /// The peer is not configured any more: nothing is sent, and time runs out.
+    fn expire_orphan(&self, record: ForwardRecord) {
+        let this = self.clone();
+        self.shared.tasks.spawn(async move {
+            let now_ms = this.shared.clock.now_ms();
+            let late = now_ms >= record.deadline_at_ms;
+            let maybe_sent = record.state != ForwardState::Reserved;
+            let settlement = Settlement {
+                state: if late { ForwardState::Expired } else { record.state },
+                outcome: late.then_some(if maybe_sent { "unknown" } else { "not_started" }),
+                attempt: None,
+                error: None,
+                next_attempt_at_ms: Some(now_ms + millis(this.shared.options.reconcile_backoff)),
+                deadline_at_ms: record.deadline_at_ms,
+            };
+            if let Err(error) = this.shared.store.settle_without_run(&record.forward_id, settlement).await {
+                tracing::warn!(forward.id = %record.forward_id, error = %error, "a forward could not be put off");
+            }
+        });
+    }
+
+    fn spawn_drive(
+        &self,
+        record: ForwardRecord,
+        peer: Arc<Peer>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> oneshot::Receiver<(ForwardRecord, Option<Problem>)> {
+        let (sender, done) = oneshot::channel();
+        self.driving().insert(record.forward_id.clone());
+        let this = self.clone();
+        self.shared.tasks.spawn(async move {
+            let id = record.forward_id.clone();
+            this.shared.metrics.forwards_unsettled.inc();
+            let begun = this.shared.clock.monotonic();
+            let result = this.drive(record, &peer, permit).await;
+            this.shared.metrics.forwards_unsettled.dec();
+            let took = this.shared.clock.monotonic().saturating_sub(begun);
+            this.shared.metrics.forward_duration.observe(took.as_secs_f64());
+            this.driving().remove(&id);
+            // A caller that hung up hears nothing; the forward is settled all the same.
+            let _ = sender.send(result);
+        });
+        done
+    }
+
+    /// Attempts until the verdict is something else than to try again.
+    async fn drive(
+        &self,
+        record: ForwardRecord,
+        peer: &Peer,
+        mut permit: Option<OwnedSemaphorePermit>,
+    ) -> (ForwardRecord, Option<Problem>) {
+        // A forward found on disk in `sending` may have been sent before a crash.
+        let resumed = record.background && record.state != ForwardState::Reserved;
+        let mut progress = Progress { attempt: 0, maybe_sent: resumed };
+        let Some(body) = downstream_body(&record.request, &record.downstream_key) else {
+            let problem = Problem::new(ErrorCode::InternalError, "the stored request cannot be read");
+            return (record, Some(problem));
+        };
+        if resumed && self.is_unsafe_to_repeat(&record, peer) {
+            return self.give_up(record).await;
+        }
+        if record.background {
+            match peer.enter().await {
+                Ok(place) => permit = Some(place),
+                Err(refusal) => {
+                    let attempted = Attempted::refused(peer, refusal, &self.shared.clock);
+                    return self.conclude(record, peer, attempted, progress).await;
+                }
+            }
+            if let Err(error) = self.shared.store.mark_sending(&record.forward_id).await {
+                return (record, Some(Problem::from(error)));
+            }
+        }
+        peer.earn_retry();
+        let ending = loop {
+            progress.attempt += 1;
+            let attempted =
+                attempt(&self.shared.clock, &self.shared.metrics, peer, &record, body.clone()).await;
+            let Some(delay) = self.retry_delay(&record, peer, &attempted, progress) else { break attempted };
+            progress.maybe_sent |= attempted.outcome == AttemptOutcome::Unknown;
+            if let Err(error) =
+                self.shared.store.save_attempt(&record.forward_id, attempted.record.clone()).await
+            {
+                tracing::warn!(forward.id = %record.forward_id, error = %error, "an attempt was not recorded");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.shared.tasks.stopping().cancelled() => break attempted,
+            }
+        };
+        drop(permit);
+        self.conclude(record, peer, ending, progress).await
+    }
+
+    /// The peer never promised, or no longer promises, that a repeated key makes no second run.
+    fn is_unsafe_to_repeat(&self, record: &ForwardRecord, peer: &Peer) -> bool {
+        !peer.options.idempotent_create || self.shared.clock.now_ms() >= self.protected_until(record, peer)
+    }
+
+    async fn give_up(&self, record: ForwardRecord) -> (ForwardRecord, Option<Problem>) {
+        let problem = given_up(&record);
+        let settlement = Settlement {
+            state: ForwardState::Expired,
+            outcome: Some("unknown"),
+            attempt: None,
+            error: serde_json::to_string(&problem).ok(),
+            next_attempt_at_ms: None,
+            deadline_at_ms: record.deadline_at_ms,
+        };
+        self.note(&record, ForwardState::Expired, &problem);
+        match self.shared.store.settle_without_run(&record.forward_id, settlement).await {
+            Ok(settled) => (settled, Some(problem)),
+            Err(error) => self.unsettled(record, &error),
+        }
+    }
+
+    /// How long to wait before another attempt by this task; `None` when there is none.
+    fn retry_delay(
+        &self,
+        record: &ForwardRecord,
+        peer: &Peer,
+        attempted: &Attempted,
+        progress: Progress,
+    ) -> Option<Duration> {
+        if record.background {
+            return None; // the reconciler makes the next one, over restarts
+        }
+        let delay = self.pause(record, attempted, progress)?;
+        let verdict =
+            decide(self.rules(record, peer), attempted.outcome, progress.maybe_sent, progress.attempt, true);
+        (verdict == Verdict::Retry && peer.spend_retry()).then_some(delay)
+    }
+
+    /// What the peer asked to wait, or the jittered backoff; `None` when the deadline leaves less.
+    fn pause(&self, record: &ForwardRecord, attempted: &Attempted, progress: Progress) -> Option<Duration> {
+        let left = record.deadline_at_ms - self.shared.clock.now_ms();
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+        let chance = self.shared.entropy.fraction();
+        let delay = match attempted.retry_after {
+            Some(asked) => clamp_retry_after(asked, left)?,
+            None if record.background => {
+                let cap = self.shared.options.reconcile_backoff;
+                let times = u32::try_from(record.attempts_total).unwrap_or(u32::MAX);
+                crate::domain::backoff::doubled(self.shared.options.base_backoff, cap, times.min(63))
+                    .mul_f64(0.5 + 0.5 * chance)
+            }
+            None => self.shared.backoff.delay(progress.attempt.saturating_sub(1), chance),
+        };
+        (delay < left).then_some(delay)
+    }
+
+    fn rules(&self, record: &ForwardRecord, peer: &Peer) -> Rules {
+        Rules {
+            max_attempts: self.shared.options.max_attempts,
+            idempotent_create: peer.options.idempotent_create,
+            patience: if record.background { Patience::Background } else { Patience::Caller },
+        }
+    }
+
+    /// The one settlement.
+    async fn conclude(
+        &self,
+        mut record: ForwardRecord,
+        peer: &Peer,
+        attempted: Attempted,
+        progress: Progress,
+    ) -> (ForwardRecord, Option<Problem>) {
+        let protected_until = self.protected_until(&record, peer);
+        if record.background && (progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown) {
+            record.deadline_at_ms = protected_until;
+        }
+        let pause = self.pause(&record, &attempted, progress);
+        let again = record.background && pause.is_some();
+        let rules = self.rules(&record, peer);
+        let verdict = decide(
+            rules,
+            attempted.outcome,
+            progress.maybe_sent,
+            progress.attempt.max(rules.max_attempts),
+            again,
+        );
+        let next_attempt_at_ms =
+            Some(self.shared.clock.now_ms() + millis(pause.unwrap_or(Duration::from_secs(1))));
+        let maybe_exists = progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown;
+        let (state, outcome, problem) = match verdict {
+            Verdict::Forwarded => return self.settle_forwarded(record, attempted).await,
+            Verdict::Refused => (ForwardState::Refused, None, attempted.problem(peer)),
+            Verdict::GiveUpNotStarted => {
+                (ForwardState::Expired, Some("not_started"), attempted.problem(peer))
+            }
+            Verdict::GiveUpUnknown => (ForwardState::Expired, Some("unknown"), given_up(&record)),
+            Verdict::Reconcile => (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record)),
+            Verdict::Retry if maybe_exists => {
+                (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record))
+            }
+            Verdict::Retry => (ForwardState::Reserved, None, attempted.problem(peer)),
+        };
+        let deadline_at_ms =
+            if verdict == Verdict::Reconcile { protected_until } else { record.deadline_at_ms };
+        let settlement = Settlement {
+            state,
+            outcome,
+            attempt: Some(attempted.record),
+            error: state.is_at_rest().then(|| serde_json::to_string(&problem).unwrap_or_default()),
+            next_attempt_at_ms: if state.is_at_rest() { None } else { next_attempt_at_ms },
+            deadline_at_ms,
+        };
+        self.note(&record, state, &problem);
+        match self.shared.store.settle_without_run(&record.forward_id, settlement).await {
+            Ok(settled) => {
+                self.shared.due.notify_one();
+                (settled, Some(problem))
+            }
+            Err(error) => self.unsettled(record, &error),
+        }
+    }
+
+    async fn settle_forwarded(
+        &self,
+        record: ForwardRecord,
+        attempted: Attempted,
+    ) -> (ForwardRecord, Option<Problem>) {
+        let Some(run) = attempted.run else {
+            let problem = outcome_unknown(&record);
+            return (record, Some(problem));
+        };
+        let settled = self.shared.store.settle_forwarded(&record.forward_id, attempted.record, run).await;
+        let settled = match settled {
+            Ok(settled) => settled,
+            Err(error) => return self.unsettled(record, &error),
+        };
+        self.shared.metrics.forwards.get_or_create(&Outcome { outcome: "forwarded" }).inc();
+        self.start_reader(&settled).await;
+        self.shared.indexed.notify_one();
+        (settled, None)
+    }
+
+    async fn start_reader(&self, settled: &ForwardRecord) {
+        let Some(run) = settled.run_id.clone() else { return };
+        let key = RunKey { tenant: settled.tenant.clone(), run };
+        match self.shared.store.find_run(&key).await {
+            Ok(Some(run)) => self.shared.pull.start(run),
+            Ok(None) => {}
+            // The run is in the index: the next start reads it.
+            Err(error) => tracing::warn!(run.id = %key.run, error = %error, "a reader was not started"),
+        }
+    }
+
+    /// The answer came but could not be written down: the reconciler will ask for it again.
+    fn unsettled(&self, record: ForwardRecord, error: &StoreError) -> (ForwardRecord, Option<Problem>) {
+        tracing::error!(forward.id = %record.forward_id, error = %error, "a forward could not be settled");
+        let problem = outcome_unknown(&record);
+        (record, Some(problem))
+    }
+
+    /// Until when the peer promises that a repeated key makes no second run.
+    fn protected_until(&self, record: &ForwardRecord, peer: &Peer) -> i64 {
+        let since = record.first_sent_at_ms.unwrap_or(record.created_at_ms);
+        since + millis(peer.idempotency_retention())
+    }
+
+    fn note(&self, record: &ForwardRecord, state: ForwardState, problem: &Problem) {
+        if state.is_at_rest() {
+            self.shared.metrics.forwards.get_or_create(&Outcome { outcome: state.as_str() }).inc();
+        }
+        tracing::warn!(forward.id = %record.forward_id, peer.id = %record.peer, state = state.as_str(),
+            code = problem.code.as_str(), reason = problem.message, "a forward has no run yet");
+    }
+}
+
+/// Where a forward stands in its task.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    attempt: u32,
+    maybe_sent: bool,
+}
+
+struct ChosenPlace {
+    peer: Arc<Peer>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+fn key_reused() -> Problem {
+    let message = "this idempotency key was used for another request; use a new key";
+    Problem::new(ErrorCode::IdempotencyKeyReused, message).with("field", "idempotency_key")
+}
+
+fn stopped() -> Problem {
+    Problem::new(ErrorCode::ForwardOutcomeUnknown, "the gateway stopped while the forward was under way")
+        .with("outcome", "unknown")
+}
+
+fn outcome_unknown(record: &ForwardRecord) -> Problem {
+    let message = "the peer may have created the run; the gateway goes on asking with the same key";
+    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
+        .with("outcome", "unknown")
+        .with("forward_id", record.forward_id.as_str())
+}
+
+fn given_up(record: &ForwardRecord) -> Problem {
+    let message =
+        "the peer may have created the run; asking again could create a second one, so it was given up";
+    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
+        .with("outcome", "unknown")
+        .with("forward_id", record.forward_id.as_str())
+        .with("retryable", false)
+}
+
+/// Without a key of the caller's own, the same request again would be another run.
+fn with_retryability(problem: Problem, has_key: bool) -> Problem {
+    let unsafe_to_repeat = problem.code == ErrorCode::ForwardOutcomeUnknown && !has_key;
+    if unsafe_to_repeat { problem.with("retryable", false) } else { problem }
+}

@@ -1,0 +1,237 @@
+//! The one way in for pushed events: parse, check, append, answer per entry.
+//!
+//! One bad entry never spoils its neighbours; the good ones are one durable unit.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::admission::Caller;
+use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
+use crate::domain::id::{EventId, RunId};
+use crate::domain::limits;
+use crate::metrics::{Metrics, Reason};
+use crate::protocol::envelope::{self, InvalidEvent, ParsedEvent, TerminalTypes};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::json_fields::{Fields, InvalidBody};
+use crate::protocol::problem::Problem;
+use crate::store::{BatchEntry, Store};
+
+/// A request body, taken apart as far as needed to know whose it is.
+#[derive(Debug)]
+pub struct IngestBody<'a> {
+    /// The tenant the body claims.
+    pub claimed_tenant: Option<String>,
+    /// The entries, each still text; a line that is no JSON is an error of its own.
+    pub entries: Vec<Result<&'a RawValue, String>>,
+}
+
+/// What became of a request.
+#[derive(Debug, Default, Serialize)]
+pub struct IngestAnswer {
+    /// Distinct events of this request that the log durably holds now.
+    pub accepted: u64,
+    /// The other entries.
+    pub rejected: u64,
+    /// Entries the log held already, or the request repeated.
+    pub duplicates: u64,
+    /// Entries that contradict the log.
+    pub conflicts: u64,
+    /// One per entry, in order.
+    pub results: Vec<EntryResult>,
+}
+
+/// What became of one entry.
+#[derive(Debug, Clone, Serialize)]
+pub struct EntryResult {
+    /// Its id, when it could be read.
+    pub event_id: Option<String>,
+    /// Where the log holds it.
+    pub sequence: Option<u64>,
+    /// `stored`, `duplicate`, `conflict` or `rejected`.
+    pub status: &'static str,
+    /// Why not, in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// Why not, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Takes apart a JSON body in any of the three AgentOS shapes.
+pub fn parse_json(body: &[u8]) -> Result<IngestBody<'_>, Problem> {
+    let root = Fields::of_body(body)?;
+    let claimed_tenant = match root.find_object("auth")? {
+        Some(auth) => auth.find_string("tenant_id")?,
+        None => None,
+    };
+    let entries = root.list("events")?;
+    check_count(entries.len())?;
+    Ok(IngestBody { claimed_tenant, entries: entries.into_iter().map(Ok).collect() })
+}
+
+/// Takes apart a body of one JSON text per line; empty lines are skipped.
+pub fn parse_ndjson(body: &[u8]) -> Result<IngestBody<'_>, Problem> {
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let entries: Vec<_> =
+        lines.map(|line| serde_json::from_slice(line).map_err(|error| error.to_string())).collect();
+    check_count(entries.len())?;
+    Ok(IngestBody { claimed_tenant: None, entries })
+}
+
+fn check_count(count: usize) -> Result<(), Problem> {
+    if (1..=limits::INGEST_EVENTS).contains(&count) {
+        return Ok(());
+    }
+    let expected = format!("must hold 1 to {} events, this one holds {count}", limits::INGEST_EVENTS);
+    Err(InvalidBody::field("events", expected).into())
+}
+
+/// Takes pushed events.
+#[derive(Clone)]
+pub struct Ingest {
+    store: Store,
+    metrics: Arc<Metrics>,
+    terminal: Arc<TerminalTypes>,
+}
+
+impl Ingest {
+    /// Appends to `store`.
+    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
+        Ingest { store, metrics, terminal: Arc::default() }
+    }
+
+    /// Appends what a caller pushed. Answers after it is durable.
+    pub async fn push(&self, caller: &Caller, body: IngestBody<'_>) -> Result<IngestAnswer, Problem> {
+        let mut results = Vec::with_capacity(body.entries.len());
+        let mut batch = Vec::new();
+        let mut places = Vec::new();
+        let mut seen: HashSet<(RunId, EventId)> = HashSet::new();
+        for raw in body.entries {
+            let entry = raw.map_err(not_json).and_then(|raw| envelope::parse(raw, &self.terminal));
+            let parsed = match entry {
+                Ok(parsed) => parsed,
+                Err(invalid) => {
+                    results.push(rejected_invalid(invalid));
+                    continue;
+                }
+            };
+            if parsed.tenant != caller.tenant {
+                results.push(foreign_tenant(&parsed));
+            } else if !seen.insert((parsed.run.clone(), parsed.event.event_id.clone())) {
+                results.push(repeated(&parsed));
+            } else {
+                places.push(results.len());
+                results.push(repeated(&parsed)); // overwritten by what the log answers
+                let key = RunKey { tenant: parsed.tenant, run: parsed.run };
+                batch.push(BatchEntry { key, agent: parsed.agent, event: parsed.event });
+            }
+        }
+        let ids: Vec<EventId> = batch.iter().map(|entry| entry.event.event_id.clone()).collect();
+        let appended = if batch.is_empty() {
+            Vec::new()
+        } else {
+            self.store.append_batch(Sender::Client, batch).await?
+        };
+        for ((place, id), outcome) in places.into_iter().zip(ids).zip(appended) {
+            results[place] = entry_result(&id, &outcome);
+        }
+        Ok(self.sum_up(results))
+    }
+
+    fn sum_up(&self, results: Vec<EntryResult>) -> IngestAnswer {
+        let mut answer = IngestAnswer::default();
+        for result in &results {
+            match (result.status, result.code) {
+                ("stored", _) => {
+                    answer.accepted += 1;
+                    self.metrics.events_stored.inc();
+                }
+                ("duplicate", code) => {
+                    answer.duplicates += 1;
+                    self.metrics.events_duplicate.inc();
+                    // A repeat inside the request is no second event; one the log held is a success.
+                    if code.is_some() { answer.rejected += 1 } else { answer.accepted += 1 }
+                }
+                ("conflict", _) => {
+                    answer.conflicts += 1;
+                    answer.rejected += 1;
+                    self.metrics.events_conflict.inc();
+                }
+                (_, code) => {
+                    answer.rejected += 1;
+                    let reason = code.unwrap_or("invalid_event");
+                    self.metrics.events_rejected.get_or_create(&Reason { reason }).inc();
+                }
+            }
+        }
+        answer.results = results;
+        answer
+    }
+}
+
+fn not_json(reason: String) -> InvalidEvent {
+    InvalidEvent {
+        event_id: None,
+        field: "event".to_owned(),
+        reason: limits::clean_reason(&format!("the line is not JSON: {reason}")),
+        too_large: false,
+    }
+}
+
+fn rejected(event_id: Option<String>, code: &'static str, reason: String) -> EntryResult {
+    EntryResult { event_id, sequence: None, status: "rejected", code: Some(code), reason: Some(reason) }
+}
+
+fn rejected_invalid(invalid: InvalidEvent) -> EntryResult {
+    let code = if invalid.too_large { ErrorCode::PayloadTooLarge.as_str() } else { "invalid_event" };
+    rejected(invalid.event_id, code, invalid.reason)
+}
+
+fn foreign_tenant(parsed: &ParsedEvent) -> EntryResult {
+    let reason = "the event belongs to another tenant than the request".to_owned();
+    rejected(Some(parsed.event.event_id.to_string()), "origin_mismatch", reason)
+}
+
+fn repeated(parsed: &ParsedEvent) -> EntryResult {
+    EntryResult {
+        event_id: Some(parsed.event.event_id.to_string()),
+        sequence: parsed.event.sequence,
+        status: "duplicate",
+        code: Some("duplicate_in_request"),
+        reason: Some("the request holds this event id more than once; the first one counts".to_owned()),
+    }
+}
+
+fn entry_result(id: &EventId, outcome: &Appended) -> EntryResult {
+    let event_id = Some(id.to_string());
+    match outcome {
+        Appended::Stored(sequence) => {
+            EntryResult { event_id, sequence: Some(*sequence), status: "stored", code: None, reason: None }
+        }
+        Appended::Duplicate(sequence) => {
+            EntryResult { event_id, sequence: Some(*sequence), status: "duplicate", code: None, reason: None }
+        }
+        Appended::Conflict(kind, held) => EntryResult {
+            event_id,
+            sequence: Some(*held),
+            status: "conflict",
+            code: Some("event_conflict"),
+            reason: Some(conflict_reason(*kind, *held)),
+        },
+        Appended::Rejected(rejection) => rejected(event_id, rejection.code(), rejection.to_string()),
+    }
+}
+
+fn conflict_reason(kind: ConflictKind, held: u64) -> String {
+    match kind {
+        ConflictKind::EventId => {
+            format!("this event id is held with other content, at sequence {held}; this one was set aside")
+        }
+        ConflictKind::Sequence => {
+            format!("sequence {held} is held by another event; this one was set aside")
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The reconciler: takes up every forward that is not at rest, over restarts, until its home answers or
+//! nothing protects a repeated key any more.
+
+use std::time::Duration;
+
+use super::forward::Forwarder;
+use crate::clock::Clock;
+use crate::store::{Store, StoreError};
+use crate::tasks::Tasks;
+
+/// Forwards taken up in one look.
+const PAGE: u32 = 64;
+/// The longest sleep between two looks: a clock that jumps costs no more than this.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The shortest: a forward that cannot be taken up yet does not spin.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
+
+/// Takes up what the last life of this gateway left, then goes on.
+pub async fn start(
+    store: &Store,
+    forwarder: &Forwarder,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<(), StoreError> {
+    store.wake_all_forwards().await?;
+    let (store, forwarder, clock) = (store.clone(), forwarder.clone(), clock.clone());
+    let stopping = tasks.stopping().clone();
+    tasks.spawn(async move {
+        while !stopping.is_cancelled() {
+            let pause = match look(&store, &forwarder, &clock).await {
+                Ok(pause) => pause,
+                Err(StoreError::Closed | StoreError::Fatal(_)) => return,
+                Err(error) => {
+                    tracing::warn!(error = %error, "the reconciler cannot read the forwards; it tries again");
+                    LONGEST_SLEEP
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = forwarder.rung() => {}
+                () = stopping.cancelled() => {}
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Takes up what is due and answers how long to sleep.
+async fn look(store: &Store, forwarder: &Forwarder, clock: &Clock) -> Result<Duration, StoreError> {
+    for record in store.due_forwards(PAGE).await? {
+        forwarder.take_up(record);
+    }
+    let next = store.next_due_ms().await?;
+    let pause = next.map_or(LONGEST_SLEEP, |next| {
+        Duration::from_millis(u64::try_from(next - clock.now_ms()).unwrap_or(0))
+    });
+    Ok(pause.clamp(SHORTEST_SLEEP, LONGEST_SLEEP))
+}

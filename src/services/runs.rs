@@ -1,0 +1,200 @@
+//! Runs as this gateway knows them: find, list, ask the home, cancel.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::admission::Caller;
+use super::peers::{Peer, Peers};
+use super::pull::Pull;
+use super::read::call_context;
+use crate::domain::event::RunKey;
+use crate::domain::id::{RunId, TenantId};
+use crate::domain::limits;
+use crate::domain::run::{FollowState, RunStatus};
+use crate::domain::stream::StreamState;
+use crate::outbound::{Answer, CallContext, CallFailure};
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::problem::{PeerError, Problem};
+use crate::protocol::run::{self, HomeRun};
+use crate::store::{RunRecord, Store};
+
+/// A run, its stream, and how its events come here.
+#[derive(Debug, Clone)]
+pub struct RunView {
+    /// The run.
+    pub record: RunRecord,
+    /// Its stream.
+    pub state: StreamState,
+    /// How its events come here.
+    pub follow: FollowState,
+}
+
+/// A page of runs.
+#[derive(Debug)]
+pub struct RunPage {
+    /// Newest first.
+    pub runs: Vec<RunView>,
+    /// Where the next page starts, if there may be one.
+    pub next_cursor: Option<String>,
+}
+
+/// Looks runs up.
+#[derive(Clone)]
+pub struct Runs {
+    store: Store,
+    peers: Peers,
+    pull: Pull,
+}
+
+impl Runs {
+    /// Over the runs of `store`.
+    pub fn new(store: Store, peers: Peers, pull: Pull) -> Self {
+        Runs { store, peers, pull }
+    }
+
+    /// The run, if this tenant has it; anything else is not there.
+    pub async fn find(&self, tenant: &TenantId, run_id: &str) -> Result<RunRecord, Problem> {
+        let not_found = || Problem::new(ErrorCode::NotFound, "there is no such run").with("field", "run_id");
+        let run = RunId::parse(run_id).map_err(|_| not_found())?;
+        let key = RunKey { tenant: tenant.clone(), run };
+        self.store.find_run(&key).await?.ok_or_else(not_found)
+    }
+
+    /// The run with its stream.
+    pub async fn view(&self, record: RunRecord) -> Result<RunView, Problem> {
+        let state = self.store.stream_state(record.stream_no).await?;
+        let follow = self.pull.follow_state(&record);
+        Ok(RunView { record, state, follow })
+    }
+
+    /// A page of a tenant's runs.
+    pub async fn list(
+        &self,
+        tenant: &TenantId,
+        status: Option<RunStatus>,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Result<RunPage, Problem> {
+        let after = cursor.map(|cursor| self.open_cursor(cursor)).transpose()?;
+        let mut records = self.store.list_runs(tenant, status, after, limit + 1).await?;
+        let more = records.len() > limit as usize;
+        records.truncate(limit as usize);
+        let next_cursor = records.last().filter(|_| more).map(|last| self.make_cursor(last));
+        let mut runs = Vec::with_capacity(records.len());
+        for record in records {
+            runs.push(self.view(record).await?);
+        }
+        Ok(RunPage { runs, next_cursor })
+    }
+
+    fn make_cursor(&self, last: &RunRecord) -> String {
+        let text = format!("{} {} {}", self.store.incarnation(), last.created_at_ms, last.key.run);
+        URL_SAFE_NO_PAD.encode(text)
+    }
+
+    fn open_cursor(&self, cursor: &str) -> Result<(i64, String), Problem> {
+        let invalid = || {
+            Problem::new(ErrorCode::InvalidCursor, "`cursor` must be a next_cursor of this list")
+                .with("field", "cursor")
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
+        let text = String::from_utf8(bytes).map_err(|_| invalid())?;
+        let mut parts = text.splitn(3, ' ');
+        let (Some(incarnation), Some(created_at), Some(run)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid());
+        };
+        if incarnation != &**self.store.incarnation() {
+            let message =
+                "the cursor was given by another log: this one was restored since; start again without it";
+            return Err(Problem::new(ErrorCode::CursorIncarnation, message).with("field", "cursor"));
+        }
+        Ok((created_at.parse().map_err(|_| invalid())?, run.to_owned()))
+    }
+
+    /// What the home says of the run now; `None` when it cannot be asked.
+    pub async fn ask_home(&self, record: &RunRecord) -> Option<HomeRun> {
+        let peer = self.peers.find(record.home.as_ref()?)?;
+        let context = call_context(record);
+        let answer = peer.client.get_run(context, record.remote_run_id.as_str()).await.ok()?;
+        run::parse_answer(&answer.body).filter(|_| answer.is_success())
+    }
+
+    /// Asks the home to cancel the run, and answers with what the home made of it.
+    pub async fn cancel(
+        &self,
+        caller: &Caller,
+        record: &RunRecord,
+        correlation_id: &str,
+    ) -> Result<HomeRun, Problem> {
+        if record.status.is_finished() {
+            let message = format!("the run is {} already", record.status.as_str());
+            return Err(Problem::new(ErrorCode::InvalidStateTransition, message)
+                .with("status", record.status.as_str()));
+        }
+        if record.status == RunStatus::Lost {
+            let reason = record.lost_reason.clone().unwrap_or_else(|| "the run is lost".to_owned());
+            return Err(Problem::new(ErrorCode::RunLost, reason));
+        }
+        let peer = self.home(record)?;
+        let context = CallContext {
+            principal: Some(&caller.principal),
+            correlation_id: Some(correlation_id),
+            ..call_context(record)
+        };
+        let called = peer.client.cancel_run(context, record.remote_run_id.as_str()).await;
+        cancel_answer(peer, called)
+    }
+
+    fn home(&self, record: &RunRecord) -> Result<&Arc<Peer>, Problem> {
+        let Some(home) = &record.home else {
+            return Err(Problem::new(
+                ErrorCode::CapabilityUnsupported,
+                "the events of this run are pushed here: there is no orchestrator to ask",
+            ));
+        };
+        self.peers.find(home).ok_or_else(|| {
+            Problem::new(
+                ErrorCode::Unavailable,
+                format!("the home of the run, peer `{home}`, is not configured"),
+            )
+        })
+    }
+}
+
+fn cancel_answer(peer: &Peer, called: Result<Answer, CallFailure>) -> Result<HomeRun, Problem> {
+    let answer = called.map_err(|failure| match failure {
+        CallFailure::NeverLeft(reason) => Problem::new(ErrorCode::EventsProxyFailed, reason)
+            .with("outcome", "not_started")
+            .with("peer", peer.id().as_str()),
+        CallFailure::Interrupted(reason) => Problem::new(ErrorCode::Timeout, reason)
+            .with("outcome", "unknown")
+            .with("peer", peer.id().as_str()),
+    })?;
+    if answer.is_success() {
+        return run::parse_answer(&answer.body).ok_or_else(|| {
+            Problem::new(ErrorCode::UpstreamInvalidResponse, "the peer's answer to the cancel is no run")
+                .with("peer", peer.id().as_str())
+        });
+    }
+    let error = PeerError::parse(&answer.body);
+    let said = error.message.unwrap_or_else(|| format!("the peer answered {}", answer.status));
+    let code = match answer.status {
+        403 => ErrorCode::Forbidden,
+        404 | 410 => ErrorCode::NotFound,
+        405 | 501 => ErrorCode::CapabilityUnsupported,
+        409 => ErrorCode::InvalidStateTransition,
+        429 => ErrorCode::RateLimited,
+        503 => ErrorCode::Unavailable,
+        _ => ErrorCode::UpstreamInvalidResponse,
+    };
+    let problem = Problem::new(code, limits::clean_reason(&said))
+        .with("upstream_status", answer.status)
+        .with("peer", peer.id().as_str());
+    Err(match answer.retry_after {
+        Some(wait) => problem.retry_after(wait),
+        None => problem,
+    })
+}

@@ -1,0 +1,113 @@
+//! Batches of events into the log: from a reader, or from whoever pushes. One durable unit each.
+
+use std::sync::Arc;
+
+use super::Store;
+use super::error::StoreError;
+use super::event_log::{EventRow, PageRange, read_page};
+use super::heads;
+use crate::domain::event::{Appended, NewEvent, RunKey, Sender};
+use crate::domain::holes::GapReason;
+use crate::domain::id::AgentId;
+use crate::domain::stream::StreamState;
+
+/// One event of a pushed batch.
+#[derive(Debug, Clone)]
+pub struct BatchEntry {
+    /// The run it belongs to.
+    pub key: RunKey,
+    /// The agent it names.
+    pub agent: Option<AgentId>,
+    /// The event.
+    pub event: NewEvent,
+}
+
+/// What a reader brings from a home in one go.
+#[derive(Debug, Clone, Default)]
+pub struct ReaderBatch {
+    /// Events, in the order they came.
+    pub events: Vec<NewEvent>,
+    /// Ranges the home says it will never send.
+    pub gaps: Vec<(u64, u64)>,
+    /// Frames that are no events of this run: why, and their bytes.
+    pub invalid: Vec<(String, Vec<u8>)>,
+}
+
+impl Store {
+    /// Appends a pushed batch, for any number of runs, atomically. Answers in the same order, after the
+    /// commit. Refuses at once when the log has too much to do.
+    pub async fn append_batch(
+        &self,
+        sender: Sender,
+        entries: Vec<BatchEntry>,
+    ) -> Result<Vec<Appended>, StoreError> {
+        let bytes = entries.iter().map(|entry| entry.event.json.len()).sum();
+        self.writer
+            .run_or_refuse(bytes, move |unit| {
+                let mut results = Vec::with_capacity(entries.len());
+                for entry in &entries {
+                    let stream_no = unit.stream_for(&entry.key, &sender, entry.agent.as_ref())?;
+                    results.push(unit.append(stream_no, &sender, &entry.event)?);
+                }
+                Ok(results)
+            })
+            .await
+    }
+
+    /// Appends what a reader brought, atomically. Waits its turn.
+    pub async fn append_read(
+        &self,
+        stream_no: i64,
+        sender: Sender,
+        batch: ReaderBatch,
+    ) -> Result<Vec<Appended>, StoreError> {
+        let bytes = batch.events.iter().map(|event| event.json.len()).sum();
+        self.writer
+            .run(bytes, move |unit| {
+                let mut results = Vec::with_capacity(batch.events.len());
+                for event in &batch.events {
+                    results.push(unit.append(stream_no, &sender, event)?);
+                }
+                for gap in &batch.gaps {
+                    unit.mark_gap(stream_no, *gap, GapReason::Upstream)?;
+                }
+                for (reason, bytes) in &batch.invalid {
+                    unit.set_aside(stream_no, "upstream_invalid", &sender, None, reason, bytes)?;
+                }
+                Ok(results)
+            })
+            .await
+    }
+
+    /// Where a stream stands, from the database.
+    pub async fn stream_state(&self, stream_no: i64) -> Result<StreamState, StoreError> {
+        self.readers.with(move |connection| Ok(heads::load(connection, stream_no)?.state())).await
+    }
+
+    /// Reads one page of a stream in order, off the async threads. `visit` gets every event; what it made
+    /// of them is answered with the last sequence visited.
+    pub async fn read_events<T: Send + 'static>(
+        &self,
+        stream_no: i64,
+        range: PageRange,
+        mut made: T,
+        mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
+    ) -> Result<(T, Option<u64>), StoreError> {
+        self.readers
+            .with(move |connection| {
+                let last = read_page(connection, stream_no, range, &mut |row| visit(&mut made, row))?;
+                Ok((made, last))
+            })
+            .await
+    }
+
+    /// Where a reader of this stream goes on: everything up to here is held or missing for good.
+    pub async fn resume_from(&self, stream_no: i64) -> Result<u64, StoreError> {
+        self.readers.with(move |connection| Ok(heads::load(connection, stream_no)?.head.resume_from())).await
+    }
+
+    /// The id of this log, part of every opaque cursor.
+    pub fn incarnation(&self) -> &Arc<str> {
+        &self.incarnation
+    }
+}

@@ -1,0 +1,88 @@
+//! Connections to SQLite: the pragmas, each with its reason, in one place.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use super::error::StoreError;
+
+/// The first SQLite without the WAL-reset bug, which could corrupt a database that has a checkpointer
+/// beside its writer.
+const MIN_SQLITE: i32 = 3_051_003;
+
+/// Pages the page cache of each connection may hold, in KiB (negative means KiB to SQLite).
+const CACHE_KIB: i64 = -16 * 1024;
+
+/// Refuses to run on an SQLite that can corrupt the log.
+pub(super) fn check_version() -> Result<(), StoreError> {
+    let version = rusqlite::version_number();
+    if version >= MIN_SQLITE {
+        return Ok(());
+    }
+    Err(StoreError::Failed(format!("SQLite {} is too old: 3.51.3 or newer is required", rusqlite::version())))
+}
+
+/// Opens the one connection that writes.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    shared_pragmas(&connection)?;
+    // FULL: the answer leaves after the commit is on disk, not after it is in the page cache.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The checkpoint is the slowest thing a commit can do; a connection of its own does it instead.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Opens a connection that reads pages of events.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    shared_pragmas(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Opens the connection that moves the write-ahead log into the database file.
+pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    shared_pragmas(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn shared_pragmas(connection: &Connection) -> Result<(), StoreError> {
+    // Another connection may hold a lock for the moment of a checkpoint.
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // A database file is data: no function or view in it may run code of ours.
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // Finds a damaged page when it is read, not when it has spread.
+    connection.pragma_update(None, "cell_size_check", true)?;
+    // After a burst the write-ahead log gives its disk space back.
+    connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    Ok(())
+}
+
+/// Opens the pool for everything that is not the log, creates the file and brings the schema up to date.
+pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(std::time::Duration::from_secs(5))
+        .pragma("trusted_schema", "OFF")
+        .pragma("cell_size_check", "ON");
+    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+    sqlx::migrate!("./migrations")
+        .run(&pool)
+        .await
+        .map_err(|error| StoreError::Failed(format!("the schema cannot be brought up to date: {error}")))?;
+    Ok(pool)
+}

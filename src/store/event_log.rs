@@ -1,0 +1,460 @@
+//! The append-only event log: append, dedupe, order, holes; and reading it back in pages.
+//!
+//! Invariants: one `(stream, event id)` is stored once, and one `(stream, sequence)` once; a late event
+//! fills its hole; what contradicts the log is set aside, never dropped and never served; a row whose
+//! checksum fails is never served.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::audit::AuditRecord;
+use super::error::StoreError;
+use super::event_key;
+use super::heads::StreamHead;
+use super::writer::Unit;
+use crate::domain::event::{Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, StoredEvent};
+use crate::domain::holes::{GapReason, HeadChange, HeadError};
+use crate::domain::run::RunStatus;
+use crate::domain::{json_text, limits};
+
+/// Bits of a position that hold the sequence.
+const SEQUENCE_BITS: u32 = 32;
+/// Flag: made by a gateway from the home's status.
+const DERIVED: i64 = 1;
+
+/// The place of an event in this log.
+fn position(stream_no: i64, sequence: u64) -> i64 {
+    stream_no << SEQUENCE_BITS | sequence.min(MAX_SEQUENCE) as i64
+}
+
+fn sequence_at(position: i64) -> u64 {
+    position as u64 & MAX_SEQUENCE
+}
+
+/// The stored half of an event, to compare a newcomer with.
+struct Held {
+    sequence: u64,
+    key: Vec<u8>,
+    json: Vec<u8>,
+}
+
+impl Unit<'_> {
+    /// Appends one event to a stream that exists.
+    pub(super) fn append(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+    ) -> Result<Appended, StoreError> {
+        let key = event_key::pack(event.event_id.as_str());
+        let head = self.heads.get(self.connection, stream_no)?;
+        let rejection = refusal(head, sender, event);
+        let mut trial = head.head.clone();
+        if let Some(rejection) = rejection {
+            // Only what is new can be refused: a repeat of what is held is a duplicate whoever sends it.
+            return Ok(match self.held_as(stream_no, &key, event)? {
+                Some(duplicate) => duplicate,
+                None => Appended::Rejected(rejection),
+            });
+        }
+        let sequence = event.sequence.unwrap_or_else(|| trial.last().max(trial.oldest() - 1) + 1);
+        let change = match trial.accept(sequence, self.now_ms, limits::HOLES_PER_STREAM) {
+            Ok(change) => change,
+            Err(error) => return self.not_accepted(stream_no, sender, event, &key, (sequence, error)),
+        };
+        let json =
+            if event.sequence.is_some() { event.json.clone() } else { numbered(&event.json, sequence) };
+        if !self.insert(stream_no, sequence, &key, event.derived, &json)? {
+            return self.repeated_id(stream_no, sender, event, &key);
+        }
+        self.record(stream_no, event, sequence, json, &change)?;
+        Ok(Appended::Stored(sequence))
+    }
+
+    /// A sequence the head would not take: held already, or out of bounds.
+    fn not_accepted(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+        key: &[u8],
+        (sequence, error): (u64, HeadError),
+    ) -> Result<Appended, StoreError> {
+        let rejection = match error {
+            HeadError::Held => return self.held_sequence(stream_no, sender, event, key, sequence),
+            HeadError::Expired => Rejection::Expired,
+            HeadError::Zero => Rejection::SequenceOutOfRange,
+            HeadError::TooManyHoles => Rejection::TooManyHoles,
+        };
+        Ok(self.held_as(stream_no, key, event)?.unwrap_or(Appended::Rejected(rejection)))
+    }
+
+    /// The sequence is taken: by the same event, or by another.
+    fn held_sequence(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+        key: &[u8],
+        sequence: u64,
+    ) -> Result<Appended, StoreError> {
+        let held = self.held_at(stream_no, sequence)?.ok_or_else(|| StoreError::Inconsistent {
+            table: "events",
+            column: "position",
+            row: position(stream_no, sequence).to_string(),
+        })?;
+        if held.key == key {
+            return self.judge(stream_no, sender, event, &held);
+        }
+        if let Some(other) = self.held_by_id(stream_no, key)? {
+            return self.judge(stream_no, sender, event, &other);
+        }
+        self.set_aside_conflict(stream_no, sender, event, ConflictKind::Sequence, sequence)
+    }
+
+    /// The id is taken at another sequence.
+    fn repeated_id(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+        key: &[u8],
+    ) -> Result<Appended, StoreError> {
+        let held = self.held_by_id(stream_no, key)?.ok_or_else(|| StoreError::Inconsistent {
+            table: "events",
+            column: "event_key",
+            row: format!("stream {stream_no}"),
+        })?;
+        self.judge(stream_no, sender, event, &held)
+    }
+
+    /// Same id: the same event again, or a contradiction.
+    fn judge(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+        held: &Held,
+    ) -> Result<Appended, StoreError> {
+        if is_same(event, held) {
+            return Ok(Appended::Duplicate(held.sequence));
+        }
+        self.set_aside_conflict(stream_no, sender, event, ConflictKind::EventId, held.sequence)
+    }
+
+    /// The event as a duplicate of what is held, if it is one.
+    fn held_as(&self, stream_no: i64, key: &[u8], event: &NewEvent) -> Result<Option<Appended>, StoreError> {
+        let held = self.held_by_id(stream_no, key)?;
+        Ok(held.filter(|held| is_same(event, held)).map(|held| Appended::Duplicate(held.sequence)))
+    }
+
+    fn held_at(&self, stream_no: i64, sequence: u64) -> Result<Option<Held>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT position, event_key, json FROM events WHERE position = ?1")?;
+        Ok(statement.query_row([position(stream_no, sequence)], held).optional()?)
+    }
+
+    fn held_by_id(&self, stream_no: i64, key: &[u8]) -> Result<Option<Held>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT position, event_key, json FROM events WHERE position >> 32 = ?1 AND event_key = ?2",
+        )?;
+        Ok(statement.query_row(params![stream_no, key], held).optional()?)
+    }
+
+    /// Inserts the row; answers false when the id is held already.
+    fn insert(
+        &self,
+        stream_no: i64,
+        sequence: u64,
+        key: &[u8],
+        derived: bool,
+        json: &[u8],
+    ) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO events (position, event_key, received_at, flags, checksum, json)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT DO NOTHING",
+        )?;
+        let flags = if derived { DERIVED } else { 0 };
+        let inserted = statement.execute(params![
+            position(stream_no, sequence),
+            key,
+            self.now_ms,
+            flags,
+            i64::from(crc32fast::hash(json)),
+            json
+        ])?;
+        Ok(inserted == 1)
+    }
+
+    /// Moves the head over a stored event.
+    fn record(
+        &mut self,
+        stream_no: i64,
+        event: &NewEvent,
+        sequence: u64,
+        json: Bytes,
+        change: &HeadChange,
+    ) -> Result<(), StoreError> {
+        self.save_change(stream_no, change)?;
+        let now_ms = self.now_ms;
+        let head = self.heads.change(self.connection, stream_no)?;
+        // The same call as the trial: it cannot fail where the trial did not.
+        let _ = head.head.accept(sequence, now_ms, limits::HOLES_PER_STREAM);
+        head.event_count += 1;
+        head.byte_count += json.len() as u64;
+        match event.terminal {
+            Some(status) if !head.ended => {
+                head.ended = true;
+                head.status = status;
+                head.finished_at_ms = Some(now_ms);
+                self.finish_run(stream_no)?;
+            }
+            _ if event.starts_work && head.status == RunStatus::Queued => head.status = RunStatus::Running,
+            _ => {}
+        }
+        let stored = StoredEvent { sequence, received_at_ms: now_ms, derived: event.derived, json };
+        self.appended.push((stream_no, stored));
+        Ok(())
+    }
+
+    fn save_change(&self, stream_no: i64, change: &HeadChange) -> Result<(), StoreError> {
+        if let Some(from) = change.removed {
+            self.connection
+                .prepare_cached("DELETE FROM holes WHERE stream_no = ?1 AND from_sequence = ?2")?
+                .execute(params![stream_no, from as i64])?;
+        }
+        for hole in change.added.iter().flatten() {
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO holes (stream_no, from_sequence, to_sequence, since, reason)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![
+                    stream_no,
+                    hole.from as i64,
+                    hole.to as i64,
+                    hole.since_ms,
+                    hole.reason.map(GapReason::as_str)
+                ])?;
+        }
+        Ok(())
+    }
+
+    /// Records that `from..=to` will not come: a later reader passes over it at once.
+    pub(super) fn mark_gap(
+        &mut self,
+        stream_no: i64,
+        (from, to): (u64, u64),
+        reason: GapReason,
+    ) -> Result<(), StoreError> {
+        let head = &mut self.heads.change(self.connection, stream_no)?.head;
+        // Too many holes already: this one stays unnamed, and followers wait for it as for any other.
+        let Ok(marked) = head.mark_known(from, to, reason, limits::HOLES_PER_STREAM) else { return Ok(()) };
+        for change in &marked.changes {
+            self.save_change(stream_no, change)?;
+        }
+        Ok(())
+    }
+
+    /// Retention: everything below `to` is gone from now on. The rows go later, in small batches.
+    pub(super) fn raise_oldest(&mut self, stream_no: i64, to: u64) -> Result<(), StoreError> {
+        let changes = self.heads.change(self.connection, stream_no)?.head.raise_oldest(to);
+        for change in &changes {
+            self.save_change(stream_no, change)?;
+        }
+        Ok(())
+    }
+
+    fn set_aside_conflict(
+        &mut self,
+        stream_no: i64,
+        sender: &Sender,
+        event: &NewEvent,
+        kind: ConflictKind,
+        held_sequence: u64,
+    ) -> Result<Appended, StoreError> {
+        let (kind_name, reason) = match kind {
+            ConflictKind::EventId => ("conflict_event_id", "this event id is held with other content"),
+            ConflictKind::Sequence => ("conflict_sequence", "this sequence is held by another event"),
+        };
+        self.set_aside(stream_no, kind_name, sender, Some(event), reason, &event.json)?;
+        Ok(Appended::Conflict(kind, held_sequence))
+    }
+
+    /// Keeps what cannot be an event of the stream, for people. Bounded per stream; audited once per
+    /// stream and kind, so that a peer that repeats itself does not fill the audit.
+    pub(super) fn set_aside(
+        &mut self,
+        stream_no: i64,
+        kind: &'static str,
+        sender: &Sender,
+        event: Option<&NewEvent>,
+        reason: &str,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (kept, of_kind): (i64, i64) = self
+            .connection
+            .prepare_cached(
+                "SELECT count(*), count(*) FILTER (WHERE kind = ?2) FROM events_aside WHERE stream_no = ?1",
+            )?
+            .query_row(params![stream_no, kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let sender = match sender {
+            Sender::Client => "client",
+            Sender::Peer(peer) => peer.as_str(),
+        };
+        if kept < limits::ASIDE_PER_STREAM as i64 {
+            let bytes = &bytes[..bytes.len().min(limits::ASIDE_BYTES)];
+            self.connection
+                .prepare_cached(
+                    "INSERT INTO events_aside
+                         (stream_no, kind, sender, event_id, sequence, received_at, reason, json)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    stream_no,
+                    kind,
+                    sender,
+                    event.map(|event| event.event_id.as_str()),
+                    event.and_then(|event| event.sequence).map(|sequence| sequence as i64),
+                    self.now_ms,
+                    reason,
+                    bytes
+                ])?;
+        }
+        if of_kind > 0 {
+            return Ok(());
+        }
+        let (tenant, object) = self.stream_name(stream_no)?;
+        self.audit(&AuditRecord {
+            correlation_id: "",
+            tenant: &tenant,
+            subject: sender,
+            action: "events.set_aside",
+            object: &object,
+            outcome: kind,
+            reason,
+        })
+    }
+
+    fn stream_name(&self, stream_no: i64) -> Result<(String, String), StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT tenant_id, stream_id FROM streams WHERE stream_no = ?1")?;
+        Ok(statement.query_row([stream_no], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+}
+
+/// Why this sender may not add this event to this stream, whatever the log holds.
+fn refusal(head: &StreamHead, sender: &Sender, event: &NewEvent) -> Option<Rejection> {
+    let is_home = match sender {
+        Sender::Client => head.home.is_empty(),
+        Sender::Peer(peer) => *head.home == *peer.as_str(),
+    };
+    let beyond = event.sequence.is_none_or(|sequence| sequence > head.head.last());
+    if !is_home {
+        Some(Rejection::OriginMismatch)
+    } else if event.sequence.is_none() && !head.home.is_empty() {
+        Some(Rejection::SequenceRequired)
+    } else if event.sequence.is_some_and(|sequence| sequence == 0 || sequence > MAX_SEQUENCE) {
+        Some(Rejection::SequenceOutOfRange)
+    } else if head.ended && beyond {
+        Some(Rejection::StreamEnded)
+    } else if event.sequence.is_none() && head.head.last() == MAX_SEQUENCE {
+        Some(Rejection::SequenceOutOfRange)
+    } else {
+        None
+    }
+}
+
+/// The newcomer and the held event say the same. An event that came without a sequence got one here,
+/// so its repeat is given the same one before they are compared.
+fn is_same(event: &NewEvent, held: &Held) -> bool {
+    match event.sequence {
+        Some(_) => json_text::equal(&event.json, &held.json),
+        None => {
+            json_text::equal(&numbered(&event.json, held.sequence), &held.json)
+                || json_text::equal(&event.json, &held.json)
+        }
+    }
+}
+
+/// An event object with the sequence its home gave it.
+fn numbered(json: &Bytes, sequence: u64) -> Bytes {
+    let Some(rest) = json.strip_prefix(b"{") else { return json.clone() };
+    let comma = if rest.starts_with(b"}") { "" } else { "," };
+    let mut numbered = format!("{{\"sequence\":{sequence}{comma}").into_bytes();
+    numbered.extend_from_slice(rest);
+    Bytes::from(numbered)
+}
+
+fn held(row: &rusqlite::Row<'_>) -> Result<Held, rusqlite::Error> {
+    let at: i64 = row.get(0)?;
+    Ok(Held { sequence: sequence_at(at), key: row.get(1)?, json: row.get(2)? })
+}
+
+/// One event of a page, borrowed from the database.
+#[derive(Debug, Clone, Copy)]
+pub struct EventRow<'a> {
+    /// Its position in the stream.
+    pub sequence: u64,
+    /// When the log took it, in milliseconds since the Unix epoch.
+    pub received_at_ms: i64,
+    /// Made by a gateway from the home's status.
+    pub derived: bool,
+    /// The normalised event object.
+    pub json: &'a [u8],
+}
+
+/// Which events of a stream to read.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRange {
+    /// Exclusive.
+    pub after: u64,
+    /// Inclusive.
+    pub to: u64,
+    /// At most this many.
+    pub max_events: u32,
+    /// At most about this many bytes, but always one event.
+    pub max_bytes: usize,
+}
+
+/// Reads a page in order, handing each event to `visit`. Answers the last sequence visited.
+pub(super) fn read_page(
+    connection: &Connection,
+    stream_no: i64,
+    range: PageRange,
+    visit: &mut dyn FnMut(EventRow<'_>),
+) -> Result<Option<u64>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT position, received_at, flags, checksum, json FROM events
+         WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![
+        position(stream_no, range.after),
+        position(stream_no, range.to),
+        range.max_events
+    ])?;
+    let mut last = None;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let sequence = sequence_at(row.get(0)?);
+        let json = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
+        if i64::from(crc32fast::hash(json)) != row.get::<_, i64>(3)? {
+            return Err(StoreError::Inconsistent {
+                table: "events",
+                column: "checksum",
+                row: format!("stream {stream_no}, sequence {sequence}"),
+            });
+        }
+        let derived = row.get::<_, i64>(2)? & DERIVED != 0;
+        visit(EventRow { sequence, received_at_ms: row.get(1)?, derived, json });
+        last = Some(sequence);
+        bytes += json.len();
+        if bytes >= range.max_bytes {
+            break;
+        }
+    }
+    Ok(last)
+}

@@ -1,0 +1,593 @@
+//! Forwards: the intent before the first byte, what each attempt proved, and the settlement.
+//!
+//! Invariant: the intent and its idempotency key are one transaction, and so are the answer, the run and
+//! its place in the forward index. There is no moment at which one exists without the other.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use super::audit::AuditRecord;
+use super::error::StoreError;
+use super::runs::NewRun;
+use super::writer::Unit;
+use crate::domain::forward::{AttemptOutcome, ForwardState};
+use crate::domain::id::{AgentId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
+use crate::domain::run::RunStatus;
+use crate::domain::{json_text, limits};
+
+/// One attempt, as kept with its forward.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Counted from 1 over the whole life of the forward.
+    pub attempt: u64,
+    /// Milliseconds since the Unix epoch.
+    pub started_at_ms: i64,
+    /// Milliseconds since the Unix epoch.
+    pub finished_at_ms: i64,
+    /// What it proved.
+    pub outcome: AttemptOutcome,
+    /// A sentence.
+    pub reason: String,
+    /// The peer's HTTP status, when it answered.
+    pub upstream_status: Option<u16>,
+}
+
+/// A forward as stored.
+#[derive(Debug, Clone)]
+pub struct ForwardRecord {
+    /// Its id.
+    pub forward_id: ForwardId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Who asked.
+    pub principal: PrincipalId,
+    /// Where it goes.
+    pub peer: PeerId,
+    /// The agent that is to run.
+    pub agent: AgentId,
+    /// The request without its idempotency key, normalised.
+    pub request: Vec<u8>,
+    /// The key sent with every attempt.
+    pub downstream_key: String,
+    /// Where it stands.
+    pub state: ForwardState,
+    /// `not_started` or `unknown`, when that is what is known.
+    pub outcome: Option<String>,
+    /// Nobody waits for it.
+    pub background: bool,
+    /// Of the request that made it.
+    pub correlation_id: String,
+    /// Sent with every attempt.
+    pub traceparent: String,
+    /// The newest attempts, oldest first.
+    pub attempts: Vec<AttemptRecord>,
+    /// How many there were.
+    pub attempts_total: u64,
+    /// Milliseconds since the Unix epoch.
+    pub created_at_ms: i64,
+    /// Milliseconds since the Unix epoch.
+    pub updated_at_ms: i64,
+    /// When bytes may first have left.
+    pub first_sent_at_ms: Option<i64>,
+    /// Until when it is tried.
+    pub deadline_at_ms: i64,
+    /// When the reconciler looks at it next.
+    pub next_attempt_at_ms: Option<i64>,
+    /// The run's name here.
+    pub run_id: Option<RunId>,
+    /// The run's name at its home.
+    pub remote_run_id: Option<String>,
+    /// As the home gave it.
+    pub remote_events_url: Option<String>,
+    /// As the home answered it.
+    pub run_status: Option<RunStatus>,
+    /// The run object of the home's answer.
+    pub answer: Option<Vec<u8>>,
+    /// What the caller heard, as JSON, when it was an error.
+    pub error: Option<String>,
+}
+
+impl ForwardRecord {
+    /// True when a request with this meaning is the one that made the forward.
+    pub fn means(&self, meaning: &[u8]) -> bool {
+        json_text::equal(&self.request, meaning)
+    }
+
+    /// Nothing was started under its key: the same request may be tried again.
+    pub fn may_be_tried_again(&self) -> bool {
+        self.state.is_at_rest() && self.outcome.as_deref() == Some("not_started")
+    }
+}
+
+/// The idempotency key of a caller, in its scope.
+#[derive(Debug, Clone)]
+pub struct CallerKey {
+    /// `runs:forward` or `runs:create`.
+    pub operation: &'static str,
+    /// As the caller gave it.
+    pub key: String,
+    /// Until when it is remembered, in milliseconds since the Unix epoch.
+    pub expires_at_ms: i64,
+}
+
+/// What reserving a forward came to.
+#[derive(Debug)]
+pub enum Reserved {
+    /// The intent is on disk.
+    New(Box<ForwardRecord>),
+    /// The caller's key led to this forward, with the same request.
+    Known(Box<ForwardRecord>),
+    /// The caller's key was used for another request.
+    KeyReused,
+}
+
+/// How a forward comes to rest, or is handed to the reconciler.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// The state it enters.
+    pub state: ForwardState,
+    /// `not_started` or `unknown`.
+    pub outcome: Option<&'static str>,
+    /// The attempt that led here.
+    pub attempt: Option<AttemptRecord>,
+    /// What the caller hears, as JSON.
+    pub error: Option<String>,
+    /// When the reconciler is to look at it.
+    pub next_attempt_at_ms: Option<i64>,
+    /// Until when it is tried from now on.
+    pub deadline_at_ms: i64,
+}
+
+/// The run a peer answered.
+#[derive(Debug, Clone)]
+pub struct ForwardedRun {
+    /// The id the peer gave.
+    pub remote_run_id: RunId,
+    /// Where its events are, below the peer's base.
+    pub events_path: String,
+    /// As the peer gave it.
+    pub remote_events_url: String,
+    /// Why the URL the peer gave is not used, if it is not.
+    pub events_url_refused: Option<String>,
+    /// As the peer answered it.
+    pub status: RunStatus,
+    /// The run object, normalised.
+    pub answer: Vec<u8>,
+}
+
+impl Store {
+    /// Writes the intent, unless the caller's key is known. Nothing may leave before this has answered.
+    pub async fn reserve_forward(
+        &self,
+        forward: ForwardRecord,
+        key: Option<CallerKey>,
+    ) -> Result<Reserved, StoreError> {
+        let bytes = forward.request.len();
+        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(forward, key.as_ref())).await
+    }
+
+    /// Records that an attempt is about to leave.
+    pub async fn mark_sending(&self, forward_id: &ForwardId) -> Result<(), StoreError> {
+        let id = forward_id.clone();
+        self.writer
+            .run(0, move |unit| {
+                unit.connection
+                    .prepare_cached(
+                        "UPDATE forwards SET state = 'sending', updated_at = ?2, next_attempt_at = ?2 + 60000,
+                                first_sent_at = coalesce(first_sent_at, ?2)
+                         WHERE forward_id = ?1",
+                    )?
+                    .execute(params![id.as_str(), unit.now_ms])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Keeps an attempt that did not end the forward.
+    pub async fn save_attempt(
+        &self,
+        forward_id: &ForwardId,
+        attempt: AttemptRecord,
+    ) -> Result<(), StoreError> {
+        let id = forward_id.clone();
+        self.writer
+            .run(0, move |unit| {
+                let mut forward = unit.forward(&id)?;
+                unit.push_attempt(&mut forward, attempt)
+            })
+            .await
+    }
+
+    /// Ends a forward without a run, or hands it to the reconciler.
+    pub async fn settle_without_run(
+        &self,
+        forward_id: &ForwardId,
+        settlement: Settlement,
+    ) -> Result<ForwardRecord, StoreError> {
+        let id = forward_id.clone();
+        self.writer.run(0, move |unit| unit.settle_without_run(&id, settlement)).await
+    }
+
+    /// Ends a forward with its run: the answer, the run and its place in the index, in one unit.
+    pub async fn settle_forwarded(
+        &self,
+        forward_id: &ForwardId,
+        attempt: AttemptRecord,
+        run: ForwardedRun,
+    ) -> Result<ForwardRecord, StoreError> {
+        let id = forward_id.clone();
+        self.writer.run(run.answer.len(), move |unit| unit.settle_forwarded(&id, attempt, &run)).await
+    }
+
+    /// The forward, if this tenant has it.
+    pub async fn find_forward(
+        &self,
+        tenant: &TenantId,
+        forward_id: &ForwardId,
+    ) -> Result<Option<ForwardRecord>, StoreError> {
+        let (tenant, id) = (tenant.clone(), forward_id.clone());
+        self.readers
+            .with(move |connection| {
+                let sql = format!("SELECT {COLUMNS} FROM forwards WHERE forward_id = ?1 AND tenant_id = ?2");
+                let mut statement = connection.prepare_cached(&sql)?;
+                statement.query_row(params![id.as_str(), tenant.as_str()], decode).optional()?.transpose()
+            })
+            .await
+    }
+
+    /// The forward a caller's key leads to, while the key is remembered.
+    pub async fn find_by_key(
+        &self,
+        tenant: &TenantId,
+        principal: &PrincipalId,
+        operation: &'static str,
+        key: &str,
+    ) -> Result<Option<ForwardRecord>, StoreError> {
+        let (tenant, principal, key) = (tenant.clone(), principal.clone(), key.to_owned());
+        let now_ms = self.clock.now_ms();
+        self.readers
+            .with(move |connection| find_by_key(connection, (&tenant, &principal, operation, &key), now_ms))
+            .await
+    }
+
+    /// Makes a forward due now, if it is not at rest.
+    pub async fn wake_forward(&self, forward_id: &ForwardId) -> Result<(), StoreError> {
+        self.wake(Some(forward_id.clone())).await
+    }
+
+    /// Makes every forward that is not at rest due now: whoever was at work on it is gone.
+    pub async fn wake_all_forwards(&self) -> Result<(), StoreError> {
+        self.wake(None).await
+    }
+
+    async fn wake(&self, forward_id: Option<ForwardId>) -> Result<(), StoreError> {
+        self.writer
+            .run(0, move |unit| {
+                unit.connection
+                    .prepare_cached(
+                        "UPDATE forwards SET next_attempt_at = ?2
+                         WHERE state IN ('reserved', 'sending', 'unknown') AND (?1 IS NULL OR forward_id = ?1)",
+                    )?
+                    .execute(params![forward_id.as_ref().map(ForwardId::as_str), unit.now_ms])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Forwards not at rest whose time has come, most urgent first.
+    pub async fn due_forwards(&self, limit: u32) -> Result<Vec<ForwardRecord>, StoreError> {
+        let now_ms = self.clock.now_ms();
+        self.readers
+            .with(move |connection| {
+                let sql = format!(
+                    "SELECT {COLUMNS} FROM forwards
+                     WHERE state IN ('reserved', 'sending', 'unknown')
+                       AND (next_attempt_at IS NULL OR next_attempt_at <= ?1)
+                     ORDER BY next_attempt_at LIMIT ?2"
+                );
+                let mut statement = connection.prepare_cached(&sql)?;
+                let rows = statement.query_map(params![now_ms, limit], decode)?;
+                rows.map(|row| row.map_err(StoreError::from)?).collect()
+            })
+            .await
+    }
+
+    /// When the next forward that is not at rest is due, in milliseconds since the Unix epoch.
+    pub async fn next_due_ms(&self) -> Result<Option<i64>, StoreError> {
+        self.readers
+            .with(|connection| {
+                let sql = "SELECT min(coalesce(next_attempt_at, 0)) FROM forwards
+                           WHERE state IN ('reserved', 'sending', 'unknown')";
+                Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+            })
+            .await
+    }
+}
+
+impl Unit<'_> {
+    fn reserve(&mut self, forward: ForwardRecord, key: Option<&CallerKey>) -> Result<Reserved, StoreError> {
+        if let Some(key) = key
+            && let Some(known) = find_by_key(
+                self.connection,
+                (&forward.tenant, &forward.principal, key.operation, &key.key),
+                self.now_ms,
+            )?
+        {
+            if !known.means(&forward.request) {
+                return Ok(Reserved::KeyReused);
+            }
+            if !known.may_be_tried_again() {
+                return Ok(Reserved::Known(Box::new(known)));
+            }
+        }
+        self.insert_forward(&forward)?;
+        if let Some(key) = key {
+            self.connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO idempotency
+                         (tenant_id, principal_id, operation, key, forward_id, expires_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![
+                    forward.tenant.as_str(),
+                    forward.principal.as_str(),
+                    key.operation,
+                    key.key,
+                    forward.forward_id.as_str(),
+                    key.expires_at_ms
+                ])?;
+        }
+        self.audit_forward(&forward, "reserved", "")?;
+        Ok(Reserved::New(Box::new(forward)))
+    }
+
+    fn forward(&self, id: &ForwardId) -> Result<ForwardRecord, StoreError> {
+        load(self.connection, id)
+    }
+
+    fn insert_forward(&self, forward: &ForwardRecord) -> Result<(), StoreError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO forwards
+                     (forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state,
+                      background, correlation_id, traceparent, created_at, updated_at, first_sent_at,
+                      deadline_at, next_attempt_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)",
+            )?
+            .execute(params![
+                forward.forward_id.as_str(),
+                forward.tenant.as_str(),
+                forward.principal.as_str(),
+                forward.peer.as_str(),
+                forward.agent.as_str(),
+                forward.request,
+                forward.downstream_key,
+                forward.state.as_str(),
+                forward.background,
+                forward.correlation_id,
+                forward.traceparent,
+                self.now_ms,
+                forward.first_sent_at_ms,
+                forward.deadline_at_ms,
+                forward.next_attempt_at_ms,
+            ])?;
+        Ok(())
+    }
+
+    fn push_attempt(
+        &self,
+        forward: &mut ForwardRecord,
+        mut attempt: AttemptRecord,
+    ) -> Result<(), StoreError> {
+        forward.attempts_total += 1;
+        attempt.attempt = forward.attempts_total;
+        forward.attempts.push(attempt);
+        let surplus = forward.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT);
+        forward.attempts.drain(..surplus);
+        let attempts = serde_json::to_string(&forward.attempts)
+            .map_err(|error| StoreError::Failed(error.to_string()))?;
+        self.connection
+            .prepare_cached(
+                "UPDATE forwards SET attempts = ?2, attempts_total = ?3, updated_at = ?4
+                 WHERE forward_id = ?1",
+            )?
+            .execute(params![
+                forward.forward_id.as_str(),
+                attempts,
+                forward.attempts_total as i64,
+                self.now_ms
+            ])?;
+        Ok(())
+    }
+
+    fn settle_without_run(
+        &mut self,
+        id: &ForwardId,
+        settlement: Settlement,
+    ) -> Result<ForwardRecord, StoreError> {
+        let mut forward = self.forward(id)?;
+        if forward.state.is_at_rest() {
+            return Ok(forward);
+        }
+        if let Some(attempt) = settlement.attempt {
+            self.push_attempt(&mut forward, attempt)?;
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE forwards SET state = ?2, outcome = ?3, error = ?4, next_attempt_at = ?5,
+                        deadline_at = ?6, updated_at = ?7
+                 WHERE forward_id = ?1",
+            )?
+            .execute(params![
+                id.as_str(),
+                settlement.state.as_str(),
+                settlement.outcome,
+                settlement.error,
+                settlement.next_attempt_at_ms,
+                settlement.deadline_at_ms,
+                self.now_ms
+            ])?;
+        let reason = forward.attempts.last().map_or(String::new(), |last| last.reason.clone());
+        self.audit_forward(&forward, settlement.state.as_str(), &reason)?;
+        self.forward(id)
+    }
+
+    fn settle_forwarded(
+        &mut self,
+        id: &ForwardId,
+        attempt: AttemptRecord,
+        run: &ForwardedRun,
+    ) -> Result<ForwardRecord, StoreError> {
+        let mut forward = self.forward(id)?;
+        if forward.state.is_at_rest() {
+            return Ok(forward);
+        }
+        self.push_attempt(&mut forward, attempt)?;
+        let run_id = self.index(&forward, run)?;
+        self.connection
+            .prepare_cached(
+                "UPDATE forwards SET state = 'forwarded', outcome = NULL, error = NULL, next_attempt_at = NULL,
+                        run_id = ?2, remote_run_id = ?3, remote_events_url = ?4, run_status = ?5, answer = ?6,
+                        updated_at = ?7
+                 WHERE forward_id = ?1",
+            )?
+            .execute(params![
+                id.as_str(),
+                run_id,
+                run.remote_run_id.as_str(),
+                run.remote_events_url,
+                run.status.as_str(),
+                run.answer,
+                self.now_ms
+            ])?;
+        self.audit_forward(&forward, "forwarded", &run_id)?;
+        if let Some(refused) = &run.events_url_refused {
+            self.audit_forward(&forward, "events_url_refused", refused)?;
+        }
+        self.forward(id)
+    }
+
+    /// Puts the run into the forward index; a run that is there already keeps its name.
+    fn index(&mut self, forward: &ForwardRecord, run: &ForwardedRun) -> Result<String, StoreError> {
+        let (tenant, peer) = (forward.tenant.as_str(), forward.peer.as_str());
+        let remote = run.remote_run_id.as_str();
+        if let Some((name, _)) = self.find_remote_run(tenant, peer, remote)? {
+            return Ok(name);
+        }
+        let (name, _) = self.create_run(&NewRun {
+            tenant,
+            run_id: remote,
+            agent: Some(forward.agent.as_str()),
+            home: peer,
+            remote_run_id: remote,
+            events_path: &run.events_path,
+            remote_events_url: &run.remote_events_url,
+            forward_id: Some(forward.forward_id.as_str()),
+            follow: "following",
+            status: if run.status.is_finished() { RunStatus::Running } else { run.status },
+            traceparent: Some(&forward.traceparent),
+            correlation_id: Some(&forward.correlation_id),
+            principal: Some(forward.principal.as_str()),
+        })?;
+        Ok(name)
+    }
+
+    fn audit_forward(&self, forward: &ForwardRecord, outcome: &str, reason: &str) -> Result<(), StoreError> {
+        self.audit(&AuditRecord {
+            correlation_id: &forward.correlation_id,
+            tenant: forward.tenant.as_str(),
+            subject: forward.principal.as_str(),
+            action: "federation.runs.forward",
+            object: forward.forward_id.as_str(),
+            outcome,
+            reason,
+        })
+    }
+}
+
+const COLUMNS: &str = "forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state, \
+                       outcome, background, correlation_id, traceparent, attempts, attempts_total, created_at, \
+                       updated_at, first_sent_at, deadline_at, next_attempt_at, run_id, remote_run_id, \
+                       remote_events_url, run_status, answer, error";
+
+fn load(connection: &Connection, id: &ForwardId) -> Result<ForwardRecord, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM forwards WHERE forward_id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([id.as_str()], decode).optional()?.transpose()?.ok_or_else(|| {
+        StoreError::Inconsistent { table: "forwards", column: "forward_id", row: id.to_string() }
+    })
+}
+
+/// The forward a caller's key leads to, while the key is remembered.
+fn find_by_key(
+    connection: &Connection,
+    (tenant, principal, operation, key): (&TenantId, &PrincipalId, &str, &str),
+    now_ms: i64,
+) -> Result<Option<ForwardRecord>, StoreError> {
+    let id: Option<String> = connection
+        .prepare_cached(
+            "SELECT forward_id FROM idempotency
+             WHERE tenant_id = ?1 AND principal_id = ?2 AND operation = ?3 AND key = ?4 AND expires_at > ?5",
+        )?
+        .query_row(params![tenant.as_str(), principal.as_str(), operation, key, now_ms], |row| row.get(0))
+        .optional()?;
+    let Some(id) = id.and_then(|id| ForwardId::parse(&id).ok()) else { return Ok(None) };
+    load(connection, &id).map(Some)
+}
+
+/// Two layers of failure: what SQLite says, and what the row says.
+fn decode(row: &Row<'_>) -> rusqlite::Result<Result<ForwardRecord, StoreError>> {
+    let id: String = row.get("forward_id")?;
+    let tenant: String = row.get("tenant_id")?;
+    let principal: String = row.get("principal_id")?;
+    let peer: String = row.get("peer_id")?;
+    let agent: String = row.get("agent_id")?;
+    let state: String = row.get("state")?;
+    let attempts: String = row.get("attempts")?;
+    let run_id: Option<String> = row.get("run_id")?;
+    let run_status: Option<String> = row.get("run_status")?;
+    let inconsistent = |column| StoreError::Inconsistent { table: "forwards", column, row: id.clone() };
+    let parse = || {
+        Ok((
+            ForwardId::parse(&id).map_err(|_| inconsistent("forward_id"))?,
+            TenantId::parse(&tenant).map_err(|_| inconsistent("tenant_id"))?,
+            PrincipalId::parse(&principal).map_err(|_| inconsistent("principal_id"))?,
+            PeerId::parse(&peer).map_err(|_| inconsistent("peer_id"))?,
+            AgentId::parse(&agent).map_err(|_| inconsistent("agent_id"))?,
+            ForwardState::find(&state).ok_or_else(|| inconsistent("state"))?,
+            serde_json::from_str(&attempts).map_err(|_| inconsistent("attempts"))?,
+        ))
+    };
+    let (forward_id, tenant, principal, peer, agent, state, attempts) = match parse() {
+        Ok(parts) => parts,
+        Err(error) => return Ok(Err(error)),
+    };
+    Ok(Ok(ForwardRecord {
+        forward_id,
+        tenant,
+        principal,
+        peer,
+        agent,
+        request: row.get("request")?,
+        downstream_key: row.get("downstream_key")?,
+        state,
+        outcome: row.get("outcome")?,
+        background: row.get("background")?,
+        correlation_id: row.get("correlation_id")?,
+        traceparent: row.get("traceparent")?,
+        attempts,
+        attempts_total: row.get::<_, i64>("attempts_total")? as u64,
+        created_at_ms: row.get("created_at")?,
+        updated_at_ms: row.get("updated_at")?,
+        first_sent_at_ms: row.get("first_sent_at")?,
+        deadline_at_ms: row.get("deadline_at")?,
+        next_attempt_at_ms: row.get("next_attempt_at")?,
+        run_id: run_id.and_then(|id| RunId::parse(&id).ok()),
+        remote_run_id: row.get("remote_run_id")?,
+        remote_events_url: row.get("remote_events_url")?,
+        run_status: run_status.as_deref().and_then(RunStatus::find),
+        answer: row.get("answer")?,
+        error: row.get("error")?,
+    }))
+}

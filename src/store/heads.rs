@@ -1,0 +1,284 @@
+//! The heads of active streams, owned by the writer: where each stream ends and what it lacks.
+//!
+//! Invariant: what is cached equals what the open transaction would read. A unit that fails gives back
+//! every head it touched; a group that fails empties the cache.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::error::StoreError;
+use crate::domain::holes::{GapReason, Head, Hole};
+use crate::domain::run::RunStatus;
+use crate::domain::stream::StreamState;
+
+/// Heads kept in memory. Beyond it the clean ones are dropped and read again when needed.
+const CACHED_HEADS: usize = 50_000;
+
+/// The row of a stream, and its holes.
+#[derive(Debug, Clone)]
+pub(super) struct StreamHead {
+    pub(super) stream_no: i64,
+    /// The peer that gives sequences; empty means this gateway.
+    pub(super) home: Arc<str>,
+    pub(super) head: Head,
+    pub(super) revision: u64,
+    pub(super) status: RunStatus,
+    pub(super) ended: bool,
+    pub(super) lost: Option<Arc<str>>,
+    pub(super) event_count: u64,
+    pub(super) byte_count: u64,
+    pub(super) finished_at_ms: Option<i64>,
+}
+
+impl StreamHead {
+    /// A stream nothing was appended to yet.
+    pub(super) fn new(stream_no: i64, home: &str, status: RunStatus) -> Self {
+        StreamHead {
+            stream_no,
+            home: Arc::from(home),
+            head: Head::default(),
+            revision: 0,
+            status,
+            ended: false,
+            lost: None,
+            event_count: 0,
+            byte_count: 0,
+            finished_at_ms: None,
+        }
+    }
+
+    /// What readers may know.
+    pub(super) fn state(&self) -> StreamState {
+        StreamState {
+            revision: self.revision,
+            oldest: self.head.oldest(),
+            last: self.head.last(),
+            high_water: self.head.high_water(),
+            holes: Arc::from(self.head.holes()),
+            ended: self.ended,
+            status: self.status,
+            lost: self.lost.clone(),
+        }
+    }
+}
+
+/// The cache.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    by_number: HashMap<i64, StreamHead>,
+    numbers: HashMap<(Arc<str>, Arc<str>), i64>,
+    /// Changed in this group, not yet written.
+    dirty: BTreeSet<i64>,
+    /// As they were before the unit at work touched them; `None` for those it created.
+    undo: Vec<(i64, Option<StreamHead>)>,
+    /// Dirty before the unit at work began.
+    dirty_before: BTreeSet<i64>,
+}
+
+impl Heads {
+    /// A unit of work begins.
+    pub(super) fn begin_unit(&mut self) {
+        self.undo.clear();
+        self.dirty_before.clone_from(&self.dirty);
+    }
+
+    /// The unit failed: everything it touched is as before.
+    pub(super) fn undo_unit(&mut self) {
+        for (number, before) in std::mem::take(&mut self.undo).into_iter().rev() {
+            match before {
+                Some(head) => drop(self.by_number.insert(number, head)),
+                None => {
+                    self.by_number.remove(&number);
+                    self.numbers.retain(|_, known| *known != number);
+                }
+            }
+        }
+        self.dirty = std::mem::take(&mut self.dirty_before);
+    }
+
+    /// The group failed, or somebody changed rows behind the cache: forget everything.
+    pub(super) fn clear(&mut self) {
+        *self = Heads::default();
+    }
+
+    /// The number of a stream, by name.
+    pub(super) fn find(
+        &mut self,
+        connection: &Connection,
+        tenant: &str,
+        stream: &str,
+    ) -> Result<Option<i64>, StoreError> {
+        let name = (Arc::from(tenant), Arc::from(stream));
+        if let Some(number) = self.numbers.get(&name) {
+            return Ok(Some(*number));
+        }
+        let number: Option<i64> = connection
+            .prepare_cached("SELECT stream_no FROM streams WHERE tenant_id = ?1 AND stream_id = ?2")?
+            .query_row(params![tenant, stream], |row| row.get(0))
+            .optional()?;
+        if let Some(number) = number {
+            self.numbers.insert(name, number);
+        }
+        Ok(number)
+    }
+
+    /// Creates a stream, empty, with its row.
+    pub(super) fn create(
+        &mut self,
+        connection: &Connection,
+        (tenant, stream): (&str, &str),
+        home: &str,
+        status: RunStatus,
+        now_ms: i64,
+    ) -> Result<i64, StoreError> {
+        connection
+            .prepare_cached(
+                "INSERT INTO streams (tenant_id, stream_id, home, status, created_at, updated_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+            )?
+            .execute(params![tenant, stream, home, status.as_str(), now_ms])?;
+        let number = connection.last_insert_rowid();
+        self.numbers.insert((Arc::from(tenant), Arc::from(stream)), number);
+        self.by_number.insert(number, StreamHead::new(number, home, status));
+        self.undo.push((number, None));
+        Ok(number)
+    }
+
+    /// A head, to look at.
+    pub(super) fn get(&mut self, connection: &Connection, number: i64) -> Result<&StreamHead, StoreError> {
+        if !self.by_number.contains_key(&number) {
+            let head = load(connection, number)?;
+            self.by_number.insert(number, head);
+        }
+        self.by_number.get(&number).ok_or_else(|| missing(number))
+    }
+
+    /// A head, to change: its row is written when the group commits.
+    pub(super) fn change(
+        &mut self,
+        connection: &Connection,
+        number: i64,
+    ) -> Result<&mut StreamHead, StoreError> {
+        self.get(connection, number)?;
+        let head = self.by_number.get_mut(&number).ok_or_else(|| missing(number))?;
+        if !self.undo.iter().any(|(touched, _)| *touched == number) {
+            self.undo.push((number, Some(head.clone())));
+        }
+        self.dirty.insert(number);
+        Ok(head)
+    }
+
+    /// Writes every changed head and answers which moved.
+    pub(super) fn flush(&mut self, connection: &Connection, now_ms: i64) -> Result<Vec<i64>, StoreError> {
+        let moved: Vec<i64> = std::mem::take(&mut self.dirty).into_iter().collect();
+        for number in &moved {
+            if let Some(head) = self.by_number.get_mut(number) {
+                head.revision += 1;
+                save(connection, head, now_ms)?;
+            }
+        }
+        if self.by_number.len() > CACHED_HEADS {
+            self.by_number.clear();
+            self.numbers.clear();
+        }
+        Ok(moved)
+    }
+
+    /// A head that is in the cache.
+    pub(super) fn peek(&self, number: i64) -> Option<&StreamHead> {
+        self.by_number.get(&number)
+    }
+}
+
+fn missing(number: i64) -> StoreError {
+    StoreError::Inconsistent { table: "streams", column: "stream_no", row: number.to_string() }
+}
+
+fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "UPDATE streams
+             SET oldest_sequence = ?2, last_sequence = ?3, revision = ?4, status = ?5, ended = ?6,
+                 lost_reason = ?7, event_count = ?8, byte_count = ?9, updated_at = ?10, finished_at = ?11
+             WHERE stream_no = ?1",
+        )?
+        .execute(params![
+            head.stream_no,
+            head.head.oldest() as i64,
+            head.head.last() as i64,
+            head.revision as i64,
+            head.status.as_str(),
+            head.ended,
+            head.lost.as_deref(),
+            head.event_count as i64,
+            head.byte_count as i64,
+            now_ms,
+            head.finished_at_ms,
+        ])?;
+    Ok(())
+}
+
+/// Reads a stream's row and holes.
+pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, StoreError> {
+    let holes = load_holes(connection, number)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
+                event_count, byte_count, finished_at
+         FROM streams WHERE stream_no = ?1",
+    )?;
+    let row = statement
+        .query_row([number], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, i64>(2)?,
+                row.get::<_, i64>(3)?,
+                row.get::<_, String>(4)?,
+                row.get::<_, bool>(5)?,
+                row.get::<_, Option<String>>(6)?,
+                (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?, row.get::<_, Option<i64>>(9)?),
+            ))
+        })
+        .optional()?
+        .ok_or_else(|| missing(number))?;
+    let (home, oldest, last, revision, status, ended, lost, (event_count, byte_count, finished_at_ms)) = row;
+    let inconsistent =
+        |column| StoreError::Inconsistent { table: "streams", column, row: number.to_string() };
+    Ok(StreamHead {
+        stream_no: number,
+        home: Arc::from(home),
+        head: Head::restore(oldest as u64, last as u64, holes).map_err(|_| inconsistent("last_sequence"))?,
+        revision: revision as u64,
+        status: RunStatus::find(&status).ok_or_else(|| inconsistent("status"))?,
+        ended,
+        lost: lost.map(Arc::from),
+        event_count: event_count as u64,
+        byte_count: byte_count as u64,
+        finished_at_ms,
+    })
+}
+
+fn load_holes(connection: &Connection, number: i64) -> Result<Vec<Hole>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT from_sequence, to_sequence, since, reason FROM holes
+         WHERE stream_no = ?1 ORDER BY from_sequence",
+    )?;
+    let rows = statement.query_map([number], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get::<_, Option<String>>(3)?))
+    })?;
+    rows.map(|row| {
+        let (from, to, since_ms, reason) = row?;
+        let reason = match reason {
+            None => None,
+            Some(name) => Some(GapReason::parse(&name).ok_or_else(|| StoreError::Inconsistent {
+                table: "holes",
+                column: "reason",
+                row: format!("{number}/{from}"),
+            })?),
+        };
+        Ok(Hole { from: from as u64, to: to as u64, since_ms, reason })
+    })
+    .collect()
+}

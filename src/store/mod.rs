@@ -1,0 +1,201 @@
+//! The store: SQLite, and all SQL there is.
+//!
+//! Two crates share one bundled SQLite. `rusqlite` serves the writer and the page readers, whose cost per
+//! statement decides what an event costs; `sqlx` migrates the schema and serves the lists.
+//! Invariant: everything that is acknowledged went through [`writer::Writer`] and is on disk.
+
+mod append;
+mod audit;
+mod backup;
+mod checkpoint;
+mod connection;
+mod error;
+mod event_key;
+mod event_log;
+mod forwards;
+mod heads;
+mod readers;
+mod retention;
+mod runs;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sqlx::sqlite::SqlitePool;
+use tokio_util::sync::CancellationToken;
+
+pub use self::append::{BatchEntry, ReaderBatch};
+pub use self::backup::{BackupError, backup, restore};
+pub use self::error::StoreError;
+pub use self::event_log::{EventRow, PageRange};
+pub use self::forwards::{AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, Reserved, Settlement};
+pub use self::runs::RunRecord;
+pub use self::writer::TailObserver;
+
+use self::readers::Readers;
+use self::writer::Writer;
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::tasks::Tasks;
+
+/// The database inside the data directory.
+pub const DATABASE_FILE: &str = "causeway.db";
+/// Held for as long as a gateway uses the data directory.
+pub const LOCK_FILE: &str = "causeway.lock";
+
+/// Why the store cannot be opened. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made or used.
+    #[error("data directory {path}: {source}; make it writable for this user, or set `gateway.data_dir`")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another gateway works on it.
+    #[error(
+        "data directory {path} is in use by another gateway; stop it, or give this one its own `gateway.data_dir`"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The database cannot be opened.
+    #[error(
+        "database {path}: {source}; restore a backup with `causeway restore`, or move the file away to start empty"
+    )]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: StoreError,
+    },
+}
+
+/// The open store, cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: Writer,
+    readers: Readers,
+    pool: SqlitePool,
+    clock: Clock,
+    incarnation: Arc<str>,
+    gateway_secret: Arc<[u8]>,
+    failed: CancellationToken,
+    lock: Arc<File>,
+}
+
+impl Store {
+    /// Locks the data directory, opens the database in it, brings its schema up to date and starts the
+    /// writer. `observer` hears of every stream that moves.
+    pub async fn open(
+        data_dir: &Path,
+        clock: Clock,
+        entropy: &Entropy,
+        tasks: Tasks,
+        observer: Arc<dyn TailObserver>,
+    ) -> Result<Self, OpenError> {
+        let lock = lock_directory(data_dir)?;
+        let database = data_dir.join(DATABASE_FILE);
+        let opened = Self::open_database(&database, clock, entropy, tasks, observer, lock).await;
+        opened.map_err(|source| OpenError::Database { path: database, source })
+    }
+
+    async fn open_database(
+        database: &Path,
+        clock: Clock,
+        entropy: &Entropy,
+        tasks: Tasks,
+        observer: Arc<dyn TailObserver>,
+        lock: File,
+    ) -> Result<Self, StoreError> {
+        connection::check_version()?;
+        let pool = connection::open_pool(database).await?;
+        let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
+        let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
+        let failed = CancellationToken::new();
+        let checkpointer = checkpoint::Checkpointer::start(database)?;
+        let connection = connection::open_writer(database)?;
+        let (writer, _) = Writer::start(connection, checkpointer, clock.clone(), observer, failed.clone())?;
+        Ok(Store {
+            clock,
+            writer,
+            readers: Readers::open(database, tasks)?,
+            pool,
+            incarnation: Arc::from(incarnation),
+            gateway_secret: Arc::from(secret.into_bytes()),
+            failed,
+            lock: Arc::new(lock),
+        })
+    }
+
+    /// Scopes this gateway's downstream idempotency keys.
+    pub fn gateway_secret(&self) -> &[u8] {
+        &self.gateway_secret
+    }
+
+    /// Cancelled when the disk failed underneath: nothing can be written any more.
+    pub fn failed(&self) -> &CancellationToken {
+        &self.failed
+    }
+
+    /// Proves that the log can be written, by writing nothing.
+    pub async fn check_writable(&self) -> Result<(), StoreError> {
+        if self.failed.is_cancelled() {
+            return Err(StoreError::Fatal("the disk failed".to_owned()));
+        }
+        self.writer
+            .run_or_refuse(0, |unit| {
+                unit.connection.execute(
+                    "INSERT INTO meta (key, value) VALUES ('last_probe', ?1)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                    [unit.now_ms.to_string()],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Closes the pool. The writer ends with the last handle.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        let _ = self.lock.unlock();
+    }
+}
+
+/// Keeps a second gateway off the data directory.
+fn lock_directory(data_dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Directory { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(failed)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join(LOCK_FILE))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Reads a fact about the database, or records it the first time.
+async fn remember(pool: &SqlitePool, key: &str, value: &str) -> Result<String, StoreError> {
+    sqlx::query("INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)")
+        .bind(key)
+        .bind(value)
+        .execute(pool)
+        .await?;
+    Ok(sqlx::query_scalar("SELECT value FROM meta WHERE key = ?1").bind(key).fetch_one(pool).await?)
+}
+
+fn random_hex(entropy: &Entropy, bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    entropy.fill(&mut random);
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}

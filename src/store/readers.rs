@@ -1,0 +1,59 @@
+//! Connections that read pages of events: a few, each used off the async threads.
+//!
+//! Invariant: no read transaction outlives one call, so the write-ahead log can always be moved.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::connection;
+use super::error::StoreError;
+use crate::tasks::Tasks;
+
+/// Pages read at the same time: more would only fight for the two or four cores of a small machine.
+const READERS: usize = 4;
+
+/// The pool.
+#[derive(Clone)]
+pub(super) struct Readers {
+    path: Arc<Path>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+impl Readers {
+    /// Opens the connections.
+    pub(super) fn open(path: &Path, tasks: Tasks) -> Result<Self, StoreError> {
+        let idle = (0..READERS).map(|_| connection::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Readers {
+            path: Arc::from(path),
+            idle: Arc::new(Mutex::new(idle)),
+            permits: Arc::new(Semaphore::new(READERS)),
+            tasks,
+        })
+    }
+
+    /// Lends a connection to `read`. Waits for one in the order of asking.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (idle, path) = (Arc::clone(&self.idle), Arc::clone(&self.path));
+        let work = move || {
+            let _permit = permit;
+            let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match lent {
+                Some(connection) => connection,
+                None => connection::open_reader(&path)?, // one was lost to a panic
+            };
+            let result = read(&connection);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        };
+        self.tasks.blocking(work).await.map_err(|_| StoreError::Closed)?
+    }
+}

@@ -1,0 +1,194 @@
+//! Retention: removes what is old, in steps, and never in silence.
+//!
+//! Invariant: a stream's `oldest_sequence` is raised, durably and visibly, before the first row below it
+//! goes. A crash in between leaves rows that nobody can read and that the next sweep removes.
+
+use rusqlite::params;
+
+use super::Store;
+use super::error::StoreError;
+use super::event_log::{PageRange, read_page};
+use super::writer::Unit;
+
+/// Rows removed in one unit: appends run between two of them.
+const ROWS_PER_UNIT: u32 = 2000;
+/// Streams looked at in one unit.
+const STREAMS_PER_UNIT: u32 = 64;
+
+impl Store {
+    /// Removes the events of runs that finished before `before_ms`. Answers how many streams it emptied;
+    /// call again until it answers 0.
+    pub async fn expire_finished(&self, before_ms: i64) -> Result<usize, StoreError> {
+        let streams = self
+            .writer
+            .run(0, move |unit| {
+                let due = unit.streams(
+                    "SELECT stream_no FROM streams
+                     WHERE finished_at IS NOT NULL AND event_count > 0 AND finished_at < ?1
+                     ORDER BY finished_at LIMIT ?2",
+                    params![before_ms, STREAMS_PER_UNIT],
+                )?;
+                for stream_no in &due {
+                    unit.empty_stream(*stream_no)?;
+                }
+                Ok(due)
+            })
+            .await?;
+        for stream_no in &streams {
+            self.remove_expired_rows(*stream_no).await?;
+        }
+        Ok(streams.len())
+    }
+
+    /// Brings every tenant under `max_events`: its oldest finished runs go whole, then the oldest events
+    /// of unfinished ones. Answers how many streams it touched; call again until it answers 0.
+    pub async fn expire_surplus(&self, max_events: u64) -> Result<usize, StoreError> {
+        let streams = self
+            .writer
+            .run(0, move |unit| {
+                let over: Vec<(String, i64)> = unit
+                    .connection
+                    .prepare_cached(
+                        "SELECT tenant_id, sum(event_count) AS held FROM streams WHERE event_count > 0
+                         GROUP BY tenant_id HAVING held > ?1",
+                    )?
+                    .query_map([max_events as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect::<Result<_, _>>()?;
+                let mut touched = Vec::new();
+                for (tenant, held) in over {
+                    touched.extend(unit.shrink_tenant(&tenant, held as u64 - max_events)?);
+                }
+                Ok(touched)
+            })
+            .await?;
+        for stream_no in &streams {
+            self.remove_expired_rows(*stream_no).await?;
+        }
+        Ok(streams.len())
+    }
+
+    async fn remove_expired_rows(&self, stream_no: i64) -> Result<(), StoreError> {
+        while self.writer.run(0, move |unit| unit.remove_some(stream_no)).await? {}
+        Ok(())
+    }
+
+    /// Forgets idempotency keys past their time and forwards at rest since before `before_ms`.
+    pub async fn sweep_forwards(&self, before_ms: i64) -> Result<usize, StoreError> {
+        self.writer
+            .run(0, move |unit| {
+                let keys = unit
+                    .connection
+                    .prepare_cached(
+                        "DELETE FROM idempotency WHERE (tenant_id, principal_id, operation, key) IN
+                             (SELECT tenant_id, principal_id, operation, key FROM idempotency
+                              WHERE expires_at <= ?1 LIMIT ?2)",
+                    )?
+                    .execute(params![unit.now_ms, ROWS_PER_UNIT])?;
+                let forwards = unit
+                    .connection
+                    .prepare_cached(
+                        "DELETE FROM forwards WHERE forward_id IN
+                             (SELECT forward_id FROM forwards
+                              WHERE state NOT IN ('reserved', 'sending', 'unknown') AND updated_at < ?1
+                              LIMIT ?2)",
+                    )?
+                    .execute(params![before_ms, ROWS_PER_UNIT])?;
+                Ok(keys + forwards)
+            })
+            .await
+    }
+
+    /// Reads every event of one stream and checks its bytes. An error names the first row that is wrong.
+    pub async fn scrub(&self, stream_no: i64) -> Result<u64, StoreError> {
+        self.readers
+            .with(move |connection| {
+                let mut checked = 0;
+                let mut after = 0;
+                loop {
+                    let range = PageRange { after, to: u64::MAX, max_events: 10_000, max_bytes: 8 << 20 };
+                    match read_page(connection, stream_no, range, &mut |_| checked += 1)? {
+                        Some(last) => after = last,
+                        None => return Ok(checked),
+                    }
+                }
+            })
+            .await
+    }
+}
+
+impl Unit<'_> {
+    fn streams(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params, |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Everything in the stream is gone from now on.
+    fn empty_stream(&mut self, stream_no: i64) -> Result<(), StoreError> {
+        let last = self.heads.get(self.connection, stream_no)?.head.last();
+        self.raise_oldest(stream_no, last + 1)
+    }
+
+    fn shrink_tenant(&mut self, tenant: &str, mut surplus: u64) -> Result<Vec<i64>, StoreError> {
+        let candidates = self.streams(
+            "SELECT stream_no FROM streams WHERE tenant_id = ?1 AND event_count > 0
+             ORDER BY finished_at IS NULL, finished_at, stream_no LIMIT ?2",
+            params![tenant, STREAMS_PER_UNIT],
+        )?;
+        let mut touched = Vec::new();
+        for stream_no in candidates {
+            if surplus == 0 {
+                break;
+            }
+            let head = self.heads.get(self.connection, stream_no)?;
+            let (count, finished) = (head.event_count, head.finished_at_ms.is_some());
+            if finished || count <= surplus {
+                self.empty_stream(stream_no)?;
+            } else {
+                self.trim_stream(stream_no, surplus)?;
+            }
+            surplus = surplus.saturating_sub(count);
+            touched.push(stream_no);
+        }
+        Ok(touched)
+    }
+
+    /// Gives up the oldest `count` events of an unfinished stream.
+    fn trim_stream(&mut self, stream_no: i64, count: u64) -> Result<(), StoreError> {
+        let first = stream_no << 32;
+        let last_gone: i64 = self
+            .connection
+            .prepare_cached(
+                "SELECT max(position) FROM
+                     (SELECT position FROM events WHERE position > ?1 ORDER BY position LIMIT ?2)",
+            )?
+            .query_row(params![first, count as i64], |row| row.get(0))?;
+        self.raise_oldest(stream_no, (last_gone - first) as u64 + 1)
+    }
+
+    /// Removes some rows below the stream's oldest sequence; answers whether there may be more.
+    fn remove_some(&mut self, stream_no: i64) -> Result<bool, StoreError> {
+        let first = stream_no << 32;
+        let end = first + self.heads.get(self.connection, stream_no)?.head.oldest() as i64;
+        let (rows, bytes, last): (i64, i64, Option<i64>) = self
+            .connection
+            .prepare_cached(
+                "SELECT count(*), coalesce(sum(length(json)), 0), max(position) FROM
+                     (SELECT position, json FROM events WHERE position > ?1 AND position < ?2
+                      ORDER BY position LIMIT ?3)",
+            )?
+            .query_row(params![first, end, ROWS_PER_UNIT], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        let Some(last) = last else { return Ok(false) };
+        self.connection.execute_batch("INSERT INTO retention_window (open) VALUES (1)")?;
+        self.connection
+            .prepare_cached("DELETE FROM events WHERE position > ?1 AND position <= ?2")?
+            .execute(params![first, last])?;
+        self.connection.execute_batch("DELETE FROM retention_window")?;
+        let head = self.heads.change(self.connection, stream_no)?;
+        head.event_count = head.event_count.saturating_sub(rows as u64);
+        head.byte_count = head.byte_count.saturating_sub(bytes as u64);
+        Ok(rows == i64::from(ROWS_PER_UNIT))
+    }
+}

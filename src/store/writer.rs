@@ -1,0 +1,254 @@
+//! The one writer: group commit on a thread of its own.
+//!
+//! Every commit costs one fsync whatever it carries, so the writer takes all units of work that wait,
+//! runs them in one transaction, commits once, and then answers all of them. No timer: a lone unit
+//! commits at once; under load the groups grow by themselves.
+//!
+//! Invariant: a unit is answered, and its events are shown to followers, only after the commit is on
+//! disk. A unit that fails is rolled back alone; its neighbours in the group are not harmed.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::checkpoint::Checkpointer;
+use super::error::StoreError;
+use super::heads::Heads;
+use crate::clock::Clock;
+use crate::domain::event::StoredEvent;
+use crate::domain::stream::StreamState;
+
+/// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
+const QUEUE: usize = 1024;
+/// Units in one group.
+const GROUP_UNITS: usize = 1024;
+/// Bytes of events in one group.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Who is told that streams moved, after the commit and before the answers.
+pub trait TailObserver: Send + Sync {
+    /// True when somebody follows the stream, so that the news is worth putting together.
+    fn is_watched(&self, stream_no: i64) -> bool;
+    /// The stream moved: its new state and what was appended, in the order it was appended.
+    fn advanced(&self, stream_no: i64, state: StreamState, events: Vec<StoredEvent>);
+}
+
+/// What a unit of work may touch: the open transaction and the heads.
+pub(super) struct Unit<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) heads: &'a mut Heads,
+    /// One time for the whole group, in milliseconds since the Unix epoch.
+    pub(super) now_ms: i64,
+    /// What this unit appended, by stream.
+    pub(super) appended: Vec<(i64, StoredEvent)>,
+}
+
+/// One unit of work, with the way back to its caller.
+trait Job: Send {
+    /// About how many bytes it will write.
+    fn bytes(&self) -> usize;
+    /// Does the work; answers why it must not be kept.
+    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError>;
+    /// Tells the caller, once the fate of the group is known.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Task<T, W> {
+    bytes: usize,
+    work: Option<W>,
+    result: Option<Result<T, StoreError>>,
+    caller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T, W> Job for Task<T, W>
+where
+    T: Send,
+    W: FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send,
+{
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        let result = work(unit);
+        let kept = result.as_ref().map(|_| ()).map_err(StoreError::clone);
+        self.result = Some(result);
+        kept
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let result = match (self.result, committed) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => Err(StoreError::Failed("a unit of work panicked".to_owned())),
+        };
+        // A caller that has gone away changes nothing: the work is done.
+        let _ = self.caller.send(result);
+    }
+}
+
+/// The way to the writer, cheap to clone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Job>>,
+}
+
+impl Writer {
+    /// Starts the writer's thread. It ends when every handle is gone, or when the disk fails, which
+    /// `failed` then says.
+    pub(super) fn start(
+        connection: Connection,
+        checkpointer: Checkpointer,
+        clock: Clock,
+        observer: Arc<dyn TailObserver>,
+        failed: CancellationToken,
+    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let run = WriterThread { connection, checkpointer, clock, observer, failed, heads: Heads::default() };
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || run.serve(jobs))
+            .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
+        Ok((Writer { queue }, thread))
+    }
+
+    /// Runs one unit of work and answers after it is durable. Waits for a place in the queue.
+    /// `bytes` is about what the unit will write.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, answer) = boxed(bytes, work);
+        self.queue.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// As [`Writer::run`], but fails at once when the queue is full.
+    pub(super) async fn run_or_refuse<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, answer) = boxed(bytes, work);
+        self.queue.try_send(job).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn boxed<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
+    let (caller, answer) = oneshot::channel();
+    (Box::new(Task { bytes, work: Some(work), result: None, caller }), answer)
+}
+
+/// What the writer's thread owns.
+struct WriterThread {
+    connection: Connection,
+    checkpointer: Checkpointer,
+    clock: Clock,
+    observer: Arc<dyn TailObserver>,
+    failed: CancellationToken,
+    heads: Heads,
+}
+
+impl WriterThread {
+    fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut bytes = first.bytes();
+            let mut group = vec![first];
+            while group.len() < GROUP_UNITS && bytes < GROUP_BYTES {
+                let Ok(next) = jobs.try_recv() else { break };
+                bytes += next.bytes();
+                group.push(next);
+            }
+            if let Err(error) = self.commit(group) {
+                tracing::error!(error = %error, "the event log cannot be written any more");
+                self.failed.cancel();
+                return;
+            }
+        }
+    }
+
+    /// Commits one group and answers its callers. An error means that the disk failed.
+    fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
+        let result = self.transact(&mut group);
+        if result.is_err() {
+            self.heads.clear();
+            if !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+        }
+        for job in group {
+            job.answer(result.clone());
+        }
+        self.checkpointer.after_commit();
+        match result {
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => {
+                tracing::warn!(error = %error, "a group of writes was refused");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+        let now_ms = self.clock.now_ms();
+        let mut appended: BTreeMap<i64, Vec<StoredEvent>> = BTreeMap::new();
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        for job in group {
+            for (stream, event) in self.run_unit(job.as_mut(), now_ms)? {
+                appended.entry(stream).or_default().push(event);
+            }
+        }
+        let moved = self.heads.flush(&self.connection, now_ms)?;
+        self.connection.execute_batch("COMMIT")?;
+        self.publish(&moved, appended);
+        Ok(())
+    }
+
+    /// Runs one unit inside a savepoint and answers what it appended. An error means that SQLite gave
+    /// up the whole transaction, as it does when the disk is full.
+    fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
+        self.heads.begin_unit();
+        self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
+        let mut unit =
+            Unit { connection: &self.connection, heads: &mut self.heads, now_ms, appended: Vec::new() };
+        let done = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
+        let appended = std::mem::take(&mut unit.appended);
+        let failure = match done {
+            Ok(Ok(())) => {
+                self.connection.prepare_cached("RELEASE unit")?.execute([])?;
+                return Ok(appended);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Failed("a unit of work panicked".to_owned()),
+        };
+        if self.connection.is_autocommit() || failure.is_fatal() {
+            return Err(failure);
+        }
+        self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit")?;
+        self.heads.undo_unit();
+        Ok(Vec::new())
+    }
+
+    fn publish(&self, moved: &[i64], mut appended: BTreeMap<i64, Vec<StoredEvent>>) {
+        for number in moved.iter().filter(|number| self.observer.is_watched(**number)) {
+            if let Some(head) = self.heads.peek(*number) {
+                let events = appended.remove(number).unwrap_or_default();
+                self.observer.advanced(*number, head.state(), events);
+            }
+        }
+    }
+}
