@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, credentials, idempotency_key, read_body, require_json};
+use super::extract::{Context, credentials, idempotency_key, read_body, require_json, via};
 use super::forwards::replayed;
 use super::reply;
 use super::runs::{only_with_verb, run_of_verb, segment};
@@ -51,6 +51,7 @@ pub(super) async fn create(
         respond_async: false,
         correlation_id: context.correlation_id.clone(),
         traceparent: trace::continue_or_start(context.traceparent.as_deref(), &state.entropy),
+        via: via(&sent),
     };
     let forwarded = state.forwarder.create(command).await?;
     let run = created(&forwarded.record);

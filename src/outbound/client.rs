@@ -34,12 +34,14 @@ pub struct CallContext<'a> {
     pub correlation_id: Option<&'a str>,
     /// Sent as `traceparent`.
     pub traceparent: Option<&'a str>,
+    /// Sent as `Causeway-Via`.
+    pub via: Option<&'a str>,
 }
 
 impl CallContext<'_> {
     /// A call of the gateway's own.
     pub const OWN: CallContext<'static> =
-        CallContext { tenant: None, principal: None, correlation_id: None, traceparent: None };
+        CallContext { tenant: None, principal: None, correlation_id: None, traceparent: None, via: None };
 }
 
 /// A peer's whole answer. A body that broke off, or went over the limit, is what had come by then.
@@ -168,6 +170,7 @@ impl PeerClient {
         put(headers::CORRELATION_ID, context.correlation_id);
         put(headers::REQUEST_ID, context.correlation_id);
         put(headers::TRACEPARENT, context.traceparent);
+        put(headers::VIA, context.via);
         if let Some(authorization) = &self.authorization {
             sent.insert(AUTHORIZATION, authorization.clone());
         }
@@ -175,25 +178,12 @@ impl PeerClient {
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<Answer, CallFailure> {
-        let response = self.send(request).await?;
+        let response = send(request, self.options.answer_timeout).await?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let plain = !response.headers().contains_key(CONTENT_ENCODING);
         let (body, complete) = self.read_body(response).await;
         Ok(Answer { status, retry_after, body, complete: complete && plain })
-    }
-
-    /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, CallFailure> {
-        let wait = self.options.answer_timeout;
-        match tokio::time::timeout(wait, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_) => Err(CallFailure::Interrupted(format!(
-                "no answer within {}",
-                humantime::format_duration(wait)
-            ))),
-        }
     }
 
     async fn read_body(&self, mut response: Response) -> (Bytes, bool) {
@@ -211,6 +201,18 @@ impl PeerClient {
         };
         let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
         (body.freeze(), complete)
+    }
+}
+
+/// Sends a request and waits for the head of the answer.
+pub(super) async fn send(request: RequestBuilder, wait: Duration) -> Result<Response, CallFailure> {
+    match tokio::time::timeout(wait, request.send()).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) => {
+            let waited = humantime::format_duration(wait);
+            Err(CallFailure::Interrupted(format!("no answer within {waited}")))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
 
-use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
+use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause, send};
 use crate::domain::limits;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
 use crate::protocol::{headers, paths, problem::PeerError};
@@ -85,7 +85,8 @@ impl PeerClient {
         if after > 0 {
             request = request.header(headers::LAST_EVENT_ID, after.to_string());
         }
-        let response = self.send(request).await.map_err(|failure| match failure {
+        // A home may send its head only with the first event: it has as long as between two events.
+        let response = send(request, idle).await.map_err(|failure| match failure {
             CallFailure::NeverLeft(reason) | CallFailure::Interrupted(reason) => {
                 OpenFailure::Unreachable(reason)
             }

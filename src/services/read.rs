@@ -295,6 +295,7 @@ pub(super) fn call_context(run: &RunRecord) -> CallContext<'_> {
         principal: run.principal.as_ref(),
         correlation_id: run.correlation_id.as_deref(),
         traceparent: run.traceparent.as_deref(),
+        via: None,
     }
 }
 
