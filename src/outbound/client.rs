@@ -23,6 +23,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Idle connections kept per peer.
 const IDLE_CONNECTIONS: usize = 64;
 
+/// What calls other than event streams send and want.
+const JSON: &str = "application/json";
+
 /// On whose behalf a call is made, and what it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct CallContext<'a> {
@@ -135,8 +138,8 @@ impl PeerClient {
         body: Vec<u8>,
     ) -> Result<Answer, CallFailure> {
         let request = self
-            .request(Method::POST, paths::create_run(&self.base, agent), context)
-            .header(CONTENT_TYPE, "application/json")
+            .request(Method::POST, paths::create_run(&self.base, agent), JSON, context)
+            .header(CONTENT_TYPE, JSON)
             .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
             .body(body);
         self.call(request).await
@@ -144,22 +147,28 @@ impl PeerClient {
 
     /// Asks the peer how a run stands.
     pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context)).await
+        self.call(self.request(Method::GET, paths::run(&self.base, run_id), JSON, context)).await
     }
 
     /// Asks the peer to cancel a run.
     pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context)).await
+        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), JSON, context)).await
     }
 
     /// Makes a `GET` below the base.
     pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN)).await
+        self.call(self.request(Method::GET, paths::below(&self.base, segments), JSON, CallContext::OWN)).await
     }
 
-    pub(super) fn request(&self, method: Method, url: Url, context: CallContext<'_>) -> RequestBuilder {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        url: Url,
+        accept: &'static str,
+        context: CallContext<'_>,
+    ) -> RequestBuilder {
         let mut sent = HeaderMap::new();
-        sent.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        sent.insert(ACCEPT, HeaderValue::from_static(accept));
         let mut put = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 sent.insert(name, value);

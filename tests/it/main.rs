@@ -1,6 +1,8 @@
 //! The one integration-test binary: behaviour of real gateways against a scripted orchestrator.
 
+mod cli;
 mod config;
+mod crash;
 mod environment;
 mod peers_file;
 mod smoke;
