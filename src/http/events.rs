@@ -24,7 +24,7 @@ use crate::protocol::problem::Problem;
 use crate::services::admission::Action;
 use crate::services::follow::{EventFlow, FollowRequest, Opened};
 use crate::services::frames::Format;
-use crate::store::RunRecord;
+use crate::services::runs::RunRecord;
 
 /// The names of the one cursor of a stream.
 const CURSOR_NAMES: [&str; 3] = ["from_sequence", "after_sequence", "starting_after"];

@@ -20,8 +20,7 @@ use crate::protocol::forward_request::ForwardRequest;
 use crate::protocol::problem::Problem;
 use crate::protocol::{headers, json_fields, trace};
 use crate::services::admission::Action;
-use crate::services::forward::{ForwardCommand, Target};
-use crate::store::{AttemptRecord, ForwardRecord};
+use crate::services::forward::{AttemptRecord, ForwardCommand, ForwardRecord, Target};
 
 /// Creates a run at a peer.
 pub(super) async fn create(

@@ -23,8 +23,8 @@ use crate::protocol::problem::Problem;
 use crate::protocol::run::HomeRun;
 use crate::protocol::{json_fields, trace};
 use crate::services::admission::Action;
-use crate::services::forward::{ForwardCommand, Target};
-use crate::store::{ForwardRecord, RunRecord};
+use crate::services::forward::{ForwardCommand, ForwardRecord, Target};
+use crate::services::runs::RunRecord;
 
 /// Creates a run at the local orchestrator.
 pub(super) async fn create(

@@ -6,3 +6,4 @@ mod peers_file;
 mod smoke;
 mod sse;
 mod support;
+mod tidy;
