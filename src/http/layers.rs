@@ -12,6 +12,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::error::{ApiError, render, take_problem};
@@ -62,15 +63,11 @@ fn context_of(state: &State, request: &Request) -> Context {
 fn finish(mut response: Response, correlation_id: &str, method: &Method) -> Response {
     let mut problem = take_problem(&mut response);
     if let Some(allowed) = problem.as_ref().filter(|problem| problem.code == ErrorCode::MethodNotAllowed)
-        && let Some(value) = allowed.details.get("allowed").and_then(|value| value.as_str())
-        && let Ok(value) = HeaderValue::from_str(value)
+        && let Some(methods) = allowed.details.get("allowed").and_then(|value| value.as_array())
+        && let Ok(value) =
+            HeaderValue::from_str(&methods.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
     {
         response.headers_mut().insert(ALLOW, value);
-    }
-    if problem.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = response.headers().get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let message = format!("this path takes: {allowed}");
-        problem = Some(Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed));
     }
     // The framework's own refusals (a path that is no UTF-8, say) come as plain text.
     let is_text =

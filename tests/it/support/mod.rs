@@ -1,6 +1,7 @@
 //! What the tests stand on: a real gateway, a scripted orchestrator with a truth log, a strict SSE client,
 //! a faulty network.
 
+pub(crate) mod document;
 pub(crate) mod fault_proxy;
 pub(crate) mod gateway;
 pub(crate) mod orchestrator;
