@@ -595,7 +595,7 @@ async fn full(gateway: &TestGateway, client: &Checked<'_>) {
     }
     drop((first, second));
     let closed = async {
-        while gateway.metric("causeway_sse_streams_open ").await > 0.0 {
+        while gateway.metric("sse_streams_open ").await > 0.0 {
             tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
         }
     };

@@ -3,7 +3,9 @@
 mod config;
 mod contract;
 mod environment;
+mod hostile;
 mod peers_file;
+mod serve;
 mod smoke;
 mod sse;
 mod support;
