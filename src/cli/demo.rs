@@ -59,7 +59,7 @@ struct Tour<'a> {
 pub(super) async fn run(args: DemoArgs) -> Outcome {
     let request = DemoRequest::load(args.input.as_deref())?;
     logging::install_quiet()?;
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen_in_terminal()?;
     let stage = Stage::set().await.map_err(Failure::failed)?;
     let told = tokio::select! {
         told = tell(&stage, &request) => told,

@@ -3,12 +3,16 @@
 //! A handler's error travels as a [`Problem`] beside an empty body; the outermost layer, which knows the
 //! correlation id, writes the body. So every error of every origin has the same shape.
 
-use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Response, StatusCode};
 use axum::response::IntoResponse;
 
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::{CONTENT_TYPE as PROBLEM_JSON, Problem};
+
+/// How a caller of profile `dev` says who it is. HTTP asks for a challenge with every 401.
+const CHALLENGE: &str = "X-Tenant-Id realm=\"causeway\"";
 
 /// A handler's error.
 #[derive(Debug)]
@@ -38,6 +42,11 @@ pub(super) fn take_problem<B>(response: &mut Response<B>) -> Option<Problem> {
     response.extensions_mut().remove::<Pending>().map(|pending| *pending.0)
 }
 
+/// Every 429 and 503 says when to come back, also where nobody knew better.
+fn default_wait_ms(code: ErrorCode) -> Option<u64> {
+    matches!(code.status(), 429 | 503).then_some(5000)
+}
+
 /// Writes an error's body and headers.
 pub(super) fn render(
     mut response: axum::response::Response,
@@ -47,8 +56,11 @@ pub(super) fn render(
     *response.body_mut() = problem.to_json(correlation_id).to_string().into();
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
-    if let Some(after_ms) = problem.retry_after_ms {
+    if let Some(after_ms) = problem.retry_after_ms.or(default_wait_ms(problem.code)) {
         fields.insert(RETRY_AFTER, HeaderValue::from(headers::retry_after_seconds(after_ms)));
+    }
+    if problem.code.status() == 401 {
+        fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
     }
     if problem.details.get("replayed").is_some() {
         fields.insert(headers::IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));

@@ -24,7 +24,7 @@ use crate::protocol::problem::Problem;
 use crate::services::admission::Action;
 use crate::services::follow::{EventFlow, FollowRequest, Opened};
 use crate::services::frames::Format;
-use crate::store::RunRecord;
+use crate::services::runs::RunRecord;
 
 /// The names of the one cursor of a stream.
 const CURSOR_NAMES: [&str; 3] = ["from_sequence", "after_sequence", "starting_after"];
@@ -53,7 +53,7 @@ pub(super) async fn follow(
         return page(&state, &context, &run, request, limit).await;
     }
     let slot = state.slots.take(&caller)?;
-    match state.follow.open(&run, request).await? {
+    match state.follow.open(&run, request, &context.correlation_id).await? {
         Opened::NothingMore(at) => Ok(described(StatusCode::NO_CONTENT.into_response(), &at)),
         Opened::Flow(at, flow) => Ok(described(streaming(format, *flow, slot), &at)),
     }
@@ -70,9 +70,9 @@ fn start_after(query: &Query, sent: &HeaderMap) -> Result<u64, Problem> {
 }
 
 fn not_acceptable() -> Problem {
-    let allowed = "text/event-stream, application/x-ndjson, application/json";
-    Problem::new(ErrorCode::NotAcceptable, format!("events can be had as: {allowed}"))
-        .with("allowed", allowed)
+    let allowed = ["text/event-stream", "application/x-ndjson", "application/json"];
+    Problem::new(ErrorCode::NotAcceptable, format!("events can be had as: {}", allowed.join(", ")))
+        .with("allowed", allowed.as_slice())
 }
 
 fn streaming(format: Format, flow: EventFlow, slot: StreamSlot) -> Response {

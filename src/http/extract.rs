@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::Uri;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -47,7 +50,7 @@ pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Reads the query of a URI.
-    pub(super) fn of(uri: &axum::http::Uri) -> Self {
+    pub(super) fn of(uri: &Uri) -> Self {
         let pairs = url::form_urlencoded::parse(uri.query().unwrap_or("").as_bytes());
         Query(pairs.into_owned().collect())
     }
@@ -105,13 +108,62 @@ pub(super) fn require_json(sent: &HeaderMap) -> Result<(), ApiError> {
     if kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json")) {
         return Ok(());
     }
-    Err(unsupported("application/json").into())
+    Err(unsupported(&["application/json"]).into())
 }
 
 /// The refusal of any other media type.
-pub(super) fn unsupported(allowed: &str) -> Problem {
-    Problem::new(ErrorCode::UnsupportedMediaType, format!("send the body with Content-Type: {allowed}"))
-        .with("allowed", allowed)
+pub(super) fn unsupported(allowed: &[&str]) -> Problem {
+    let message = format!("send the body with Content-Type: {}", allowed.join(" or "));
+    Problem::new(ErrorCode::UnsupportedMediaType, message).with("allowed", allowed)
+}
+
+/// The run of a path that ends in `{run_id}`.
+pub(super) struct Named(pub(super) String);
+
+/// The run of a path that ends in `{run_id}:cancel`.
+pub(super) struct ToCancel(pub(super) String);
+
+/// The verb is written literally: an id may end like it, percent-encoded.
+const CANCEL: &str = ":cancel";
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        if parts.uri.path().ends_with(CANCEL) {
+            return Err(other_method(&parts.uri).into_response());
+        }
+        let Path(run) = Path::<String>::from_request_parts(parts, state).await.map_err(into_response)?;
+        Ok(Named(run))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ToCancel {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        if !parts.uri.path().ends_with(CANCEL) {
+            return Err(other_method(&parts.uri).into_response());
+        }
+        let Path(segment) = Path::<String>::from_request_parts(parts, state).await.map_err(into_response)?;
+        Ok(ToCancel(segment.strip_suffix(CANCEL).unwrap_or(&segment).to_owned()))
+    }
+}
+
+fn into_response(rejection: PathRejection) -> Response {
+    rejection.into_response()
+}
+
+/// The refusal of a method on a path that names a run, with or without the verb.
+pub(super) fn other_method(uri: &Uri) -> ApiError {
+    let allowed: &[&str] = if uri.path().ends_with(CANCEL) { &["POST"] } else { &["GET", "HEAD"] };
+    method_not_allowed(allowed).into()
+}
+
+/// The refusal of a method, with those the path takes.
+pub(super) fn method_not_allowed(allowed: &[&str]) -> Problem {
+    let message = format!("this path takes: {}", allowed.join(", "));
+    Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed)
 }
 
 /// Reads a body within its bounds.

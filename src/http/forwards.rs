@@ -20,8 +20,7 @@ use crate::protocol::forward_request::ForwardRequest;
 use crate::protocol::problem::Problem;
 use crate::protocol::{headers, json_fields, trace};
 use crate::services::admission::Action;
-use crate::services::forward::{ForwardCommand, Target};
-use crate::store::{AttemptRecord, ForwardRecord};
+use crate::services::forward::{AttemptRecord, ForwardCommand, ForwardRecord, Target};
 
 /// Creates a run at a peer.
 pub(super) async fn create(
@@ -107,6 +106,8 @@ fn view(record: &ForwardRecord) -> Value {
         ForwardState::Refused => Some("refused"),
         _ => record.outcome.as_deref(),
     };
+    // While an attempt is under way its end decides when the next one is.
+    let waits = matches!(record.state, ForwardState::Reserved | ForwardState::Unknown);
     json!({
         "forward_id": record.forward_id,
         "tenant_id": record.tenant,
@@ -118,7 +119,7 @@ fn view(record: &ForwardRecord) -> Value {
         "created_at": rfc3339(record.created_at_ms),
         "updated_at": rfc3339(record.updated_at_ms),
         "deadline_at": rfc3339(record.deadline_at_ms),
-        "next_attempt_at": record.next_attempt_at_ms.filter(|_| !record.state.is_at_rest()).map(rfc3339),
+        "next_attempt_at": record.next_attempt_at_ms.filter(|_| waits).map(rfc3339),
         "attempts": record.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "attempts_total": record.attempts_total,
         "run_id": record.run_id,

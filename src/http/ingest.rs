@@ -23,7 +23,7 @@ pub(super) async fn push(
 ) -> Result<Response, ApiError> {
     let lines = matches!(media_type(&sent).as_str(), "application/x-ndjson" | "application/jsonl");
     if !lines {
-        require_json(&sent).map_err(|_| unsupported("application/json or application/x-ndjson"))?;
+        require_json(&sent).map_err(|_| unsupported(&["application/json", "application/x-ndjson"]))?;
     }
     let options = &state.options;
     let bytes = read_body(&sent, body, options.max_ingest_body, options.body_timeout).await?;

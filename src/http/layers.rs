@@ -12,6 +12,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::error::{ApiError, render, take_problem};
@@ -24,6 +25,8 @@ use crate::protocol::problem::Problem;
 
 /// The longest URI, in bytes.
 const MAX_URI: usize = 8 * 1024;
+/// All header fields, in bytes.
+const MAX_HEADERS_BYTES: usize = 24 * 1024;
 
 /// Gives a request its context, and its answer its last shape.
 pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
@@ -33,11 +36,9 @@ pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, n
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let path = request.uri().path().to_owned();
     request.extensions_mut().insert(context.clone());
-    let response = if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URI) {
-        let message = format!("the URI may have at most {MAX_URI} bytes");
-        ApiError(Problem::new(ErrorCode::UriTooLong, message)).into_response()
-    } else {
-        next.run(request).await
+    let response = match refuse_head(&request) {
+        Some(problem) => ApiError(problem).into_response(),
+        None => next.run(request).await,
     };
     let response = finish(response, &context.correlation_id, &method);
     let took = state.clock.monotonic().saturating_sub(begun);
@@ -46,6 +47,20 @@ pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, n
     tracing::debug!(method = %method, path, status = response.status().as_u16(),
         duration_ms = took.as_millis() as u64, correlation_id = context.correlation_id, "request answered");
     response
+}
+
+/// What the connection's own bound, which is on what it buffers, lets through.
+fn refuse_head(request: &Request) -> Option<Problem> {
+    if request.uri().path_and_query().is_some_and(|uri| uri.as_str().len() > MAX_URI) {
+        let message = format!("the URI may have at most {MAX_URI} bytes");
+        return Some(Problem::new(ErrorCode::UriTooLong, message).with("limit_bytes", MAX_URI));
+    }
+    let size: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    (size > MAX_HEADERS_BYTES).then(|| {
+        let message = format!("the headers may have at most {MAX_HEADERS_BYTES} bytes");
+        Problem::new(ErrorCode::HeadersTooLarge, message).with("limit_bytes", MAX_HEADERS_BYTES)
+    })
 }
 
 fn context_of(state: &State, request: &Request) -> Context {
@@ -62,15 +77,11 @@ fn context_of(state: &State, request: &Request) -> Context {
 fn finish(mut response: Response, correlation_id: &str, method: &Method) -> Response {
     let mut problem = take_problem(&mut response);
     if let Some(allowed) = problem.as_ref().filter(|problem| problem.code == ErrorCode::MethodNotAllowed)
-        && let Some(value) = allowed.details.get("allowed").and_then(|value| value.as_str())
-        && let Ok(value) = HeaderValue::from_str(value)
+        && let Some(methods) = allowed.details.get("allowed").and_then(|value| value.as_array())
+        && let Ok(value) =
+            HeaderValue::from_str(&methods.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
     {
         response.headers_mut().insert(ALLOW, value);
-    }
-    if problem.is_none() && response.status() == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = response.headers().get(ALLOW).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let message = format!("this path takes: {allowed}");
-        problem = Some(Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed));
     }
     // The framework's own refusals (a path that is no UTF-8, say) come as plain text.
     let is_text =

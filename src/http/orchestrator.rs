@@ -9,10 +9,10 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, credentials, idempotency_key, read_body, require_json, via};
+use super::extract::{Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json, via};
 use super::forwards::replayed;
 use super::reply;
-use super::runs::{only_with_verb, run_of_verb, segment};
+use super::runs::segment;
 use super::state::State;
 use crate::clock::rfc3339;
 use crate::domain::id::AgentId;
@@ -23,8 +23,8 @@ use crate::protocol::problem::Problem;
 use crate::protocol::run::HomeRun;
 use crate::protocol::{json_fields, trace};
 use crate::services::admission::Action;
-use crate::services::forward::{ForwardCommand, Target};
-use crate::store::{ForwardRecord, RunRecord};
+use crate::services::forward::{ForwardCommand, ForwardRecord, Target};
+use crate::services::runs::RunRecord;
 
 /// Creates a run at the local orchestrator.
 pub(super) async fn create(
@@ -96,10 +96,9 @@ fn run_object(
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
-    Path(run_id): Path<String>,
+    Named(run_id): Named,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    only_with_verb(&run_id, false)?;
     let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
     let record = state.runs.find(&caller.tenant, &run_id).await?;
     if let Some(reason) = &record.lost_reason {
@@ -126,10 +125,9 @@ pub(super) async fn cancel(
 pub(super) async fn cancel_by_verb(
     shared: Shared<State>,
     context: Context,
-    Path(segment): Path<String>,
+    ToCancel(run_id): ToCancel,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let run_id = run_of_verb(&segment)?;
     cancel(shared, context, Path(run_id), sent).await
 }
 

@@ -1,13 +1,17 @@
 //! Who this gateway is, what it can do, and the peers it knows.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State as Shared};
-use axum::http::StatusCode;
 use axum::http::header::HeaderMap;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, credentials};
+use super::extract::{Context, Query, credentials};
 use super::reply;
 use super::state::State;
 use crate::clock::{millis, rfc3339};
@@ -80,11 +84,36 @@ pub(super) async fn capabilities(
 pub(super) async fn list(
     Shared(state): Shared<State>,
     context: Context,
+    uri: Uri,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
     state.admission.admit(credentials(&sent), None, Action::ReadPeers)?;
-    let items: Vec<Value> = state.peers.all().iter().map(|peer| view(&state, peer)).collect();
-    Ok(reply::json(StatusCode::OK, &context, json!({ "items": items, "next_cursor": null })))
+    let query = Query::of(&uri);
+    let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
+    let after = query.find("cursor")?.map(open_cursor).transpose()?;
+    let is_left = |peer: &&Arc<Peer>| after.as_ref().is_none_or(|after| peer.id() > after);
+    let mut left: Vec<&Arc<Peer>> = state.peers.all().iter().filter(is_left).collect();
+    let more = left.len() > limit as usize;
+    left.truncate(limit as usize);
+    let next = left.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(last.id().as_str()));
+    let items: Vec<Value> = left.iter().map(|peer| view(&state, peer)).collect();
+    let response = reply::json(StatusCode::OK, &context, json!({ "items": items, "next_cursor": next }));
+    Ok(match next {
+        None => response,
+        Some(cursor) => {
+            let link = format!("</v1/federation/peers?limit={limit}&cursor={cursor}>; rel=\"next\"");
+            reply::with_header(response, "link", &link)
+        }
+    })
+}
+
+/// The last peer of the page before.
+fn open_cursor(cursor: &str) -> Result<PeerId, Problem> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).unwrap_or_default();
+    String::from_utf8(bytes).ok().and_then(|text| PeerId::parse(&text).ok()).ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidCursor, "`cursor` must be a next_cursor of this list")
+            .with("field", "cursor")
+    })
 }
 
 /// Shows one peer.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::MatchedPath;
+use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::error::ApiError;
+use super::extract::{method_not_allowed, other_method};
 use super::state::{Services, State};
 use super::streams::StreamSlots;
 use super::{events, forwards, ingest, layers, openapi, ops, orchestrator, peers, runs};
@@ -100,7 +103,7 @@ fn operations(with_metrics: bool) -> Router<State> {
 
 /// The router cannot tell `{run_id}` from `{run_id}:cancel`; the handlers can.
 fn run_segment(show: MethodRouter<State>, cancel: MethodRouter<State>) -> MethodRouter<State> {
-    show.merge(cancel)
+    show.merge(cancel).fallback(|uri: Uri| async move { other_method(&uri) })
 }
 
 fn layered(routes: Router<State>, services: Arc<Services>) -> Router {
@@ -112,12 +115,29 @@ fn layered(routes: Router<State>, services: Arc<Services>) -> Router {
     );
     let cors = layers::cors(&options.cors_origins);
     let state = State { services, slots };
-    let mut router =
-        routes.fallback(not_found).with_state(state.clone()).layer(CatchPanicLayer::custom(layers::panicked));
+    let mut router = routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(refuse_method)
+        .with_state(state.clone())
+        .layer(CatchPanicLayer::custom(layers::panicked));
     if let Some(cors) = cors {
         router = router.layer(cors);
     }
     router.layer(from_fn_with_state(state, layers::answer))
+}
+
+/// The framework names the methods only after the last layer has written the body: the list does it here.
+async fn refuse_method(path: MatchedPath) -> ApiError {
+    let mut allowed = Vec::new();
+    for (method, _) in
+        ROUTES.iter().filter_map(|route| route.split_once(' ')).filter(|(_, at)| *at == path.as_str())
+    {
+        allowed.push(method);
+        if method == "GET" {
+            allowed.push("HEAD");
+        }
+    }
+    method_not_allowed(&allowed).into()
 }
 
 async fn not_found() -> Response {

@@ -7,14 +7,12 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Query, credentials};
+use super::extract::{Context, Named, Query, ToCancel, credentials};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
 use crate::domain::limits;
 use crate::domain::run::RunStatus;
-use crate::protocol::error_code::ErrorCode;
-use crate::protocol::problem::Problem;
 use crate::services::admission::Action;
 use crate::services::runs::RunView;
 
@@ -49,10 +47,9 @@ pub(super) async fn list(
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
-    Path(run_id): Path<String>,
+    Named(run_id): Named,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    only_with_verb(&run_id, false)?;
     let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
     let record = state.runs.find(&caller.tenant, &run_id).await?;
     let run = state.runs.view(record).await?;
@@ -80,27 +77,10 @@ pub(super) async fn cancel(
 pub(super) async fn cancel_by_verb(
     shared: Shared<State>,
     context: Context,
-    Path(segment): Path<String>,
+    ToCancel(run_id): ToCancel,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let run_id = run_of_verb(&segment)?;
     cancel(shared, context, Path(run_id), sent).await
-}
-
-/// The run in `{run_id}:cancel`.
-pub(super) fn run_of_verb(segment: &str) -> Result<String, Problem> {
-    only_with_verb(segment, true)?;
-    Ok(segment.trim_end_matches(":cancel").to_owned())
-}
-
-/// One path segment serves `GET {run_id}` and `POST {run_id}:cancel`; each refuses the other's form.
-pub(super) fn only_with_verb(segment: &str, wanted: bool) -> Result<(), Problem> {
-    if segment.ends_with(":cancel") == wanted {
-        return Ok(());
-    }
-    let allowed = if wanted { "GET, HEAD" } else { "POST" };
-    let message = format!("this path takes: {allowed}");
-    Err(Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed))
 }
 
 fn view(state: &State, run: &RunView) -> Value {

@@ -21,7 +21,8 @@ use crate::tasks::Tasks;
 
 /// Headers of one request; more are 431.
 const MAX_HEADERS: usize = 64;
-/// Bytes of a request's head; more are 431. Also bounds what one connection buffers.
+/// Bytes of a head that one connection buffers before it is 431; what was read at once may be twice this. A
+/// smaller head that is still too large gets a full answer from the layers.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Pause after a failed accept: out of file descriptors is no reason to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -124,7 +124,8 @@ impl RunRequest {
     }
 
     fn parse(run: Fields<'_>, agent: AgentId) -> Result<Self, InvalidBody> {
-        if run.find("input").is_none() {
+        // Any JSON is an input, `null` too.
+        if !run.has("input") {
             return Err(InvalidBody::field(run.path_of("input"), "is required"));
         }
         let idempotency_key = run.find_string("idempotency_key")?.filter(|key| !key.is_empty());
@@ -219,6 +220,14 @@ mod tests {
             String::from_utf8(sent).expect("UTF-8"),
             r#"{"future":{"x":[1e400]},"input":{"type":"text","n":1.50},"idempotency_key":"down"}"#
         );
+    }
+
+    #[test]
+    fn an_input_of_null_is_an_input() {
+        let null = BODY.replace(r#"{"type":"text","n":1.50}"#, "null");
+        let request = ForwardRequest::parse(null.as_bytes()).expect("valid");
+        let sent = downstream_body(&request.meaning(), "down").expect("a body");
+        assert!(String::from_utf8(sent).expect("UTF-8").contains(r#""input":null"#));
     }
 
     #[test]

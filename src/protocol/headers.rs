@@ -33,6 +33,7 @@ pub const RUN_STATUS: &str = "causeway-run-status";
 pub fn idempotency_key(value: &str) -> Option<String> {
     let value = value.trim();
     let key = match value.strip_prefix('"') {
+        None if value.contains(' ') => return None,
         None => value.to_owned(),
         Some(quoted) => {
             let inner = quoted.strip_suffix('"')?;
@@ -91,7 +92,7 @@ mod tests {
         assert_eq!(idempotency_key("\"a b\\\"c\""), Some("a b\"c".to_owned()));
         assert_eq!(idempotency_key("idem_1"), Some("idem_1".to_owned()));
         // reliability 4d.13
-        for bad in ["", "\"", "\"a", "\"a\"b\"", "\"a\\\"", "\"\"", "é", &"x".repeat(257)] {
+        for bad in ["", "a b", "\"", "\"a", "\"a\"b\"", "\"a\\\"", "\"\"", "é", &"x".repeat(257)] {
             assert_eq!(idempotency_key(bad), None, "{bad:?}");
         }
     }

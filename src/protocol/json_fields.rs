@@ -70,6 +70,11 @@ impl<'a> Fields<'a> {
         self.values.get(name).copied().filter(|raw| raw.get() != "null")
     }
 
+    /// Whether the field is there at all, be it `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// The object in a field, if it is there.
     pub fn find_object(&self, name: &str) -> Result<Option<Fields<'a>>, InvalidBody> {
         self.find(name).map(|raw| Fields::of(self.path_of(name), raw)).transpose()

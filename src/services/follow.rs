@@ -90,7 +90,12 @@ impl Follow {
     }
 
     /// Opens a run's events after a cursor, or says why that cursor cannot be honoured.
-    pub async fn open(&self, run: &RunRecord, request: FollowRequest) -> Result<Opened, Problem> {
+    pub async fn open(
+        &self,
+        run: &RunRecord,
+        request: FollowRequest,
+        correlation_id: &str,
+    ) -> Result<Opened, Problem> {
         let home = self.home_of(run).to_owned();
         // Watching comes first: what is appended from here on is not missed, whatever is read below.
         let mut watch = self.hub.watch(run.stream_no, &home);
@@ -118,6 +123,7 @@ impl Follow {
             watch,
             cursor: request.after,
             request,
+            correlation_id: Box::from(correlation_id),
             hold,
             heartbeat: self.options.heartbeat,
             beat_at: Instant::now() + self.options.heartbeat,
@@ -306,6 +312,7 @@ pub struct EventFlow {
     watch: Watch,
     cursor: u64,
     request: FollowRequest,
+    correlation_id: Box<str>,
     hold: Duration,
     heartbeat: Duration,
     beat_at: Instant,
@@ -443,7 +450,7 @@ impl EventFlow {
 
     fn error_frame(&self, problem: &Problem) -> Bytes {
         let mut out = Vec::new();
-        self.encoder.control(&mut out, Control::StreamError, &problem.to_json(""));
+        self.encoder.control(&mut out, Control::StreamError, &problem.to_json(&self.correlation_id));
         Bytes::from(out)
     }
 

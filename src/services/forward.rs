@@ -29,8 +29,10 @@ use crate::metrics::{Metrics, Outcome, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::{TargetSelector, downstream_body};
 use crate::protocol::problem::Problem;
-use crate::store::{CallerKey, ForwardRecord, Reserved, Settlement, Store, StoreError};
+use crate::store::{CallerKey, Reserved, Settlement, Store, StoreError};
 use crate::tasks::Tasks;
+
+pub use crate::store::{AttemptRecord, ForwardRecord};
 
 /// A run to create, as a caller asked for it.
 #[derive(Debug, Clone)]

@@ -4,18 +4,22 @@ pub mod options;
 pub mod refusal;
 
 pub mod admission;
-mod attempt;
-pub mod follow;
-pub mod forward;
 pub mod frames;
+mod line;
+pub mod peers;
+
+mod attempt;
 pub mod health;
 pub mod hub;
 pub mod index_file;
-pub mod ingest;
-mod line;
-pub mod peers;
-pub mod pull;
 mod read;
-pub mod reconcile;
+
+pub mod follow;
+pub mod ingest;
+pub mod pull;
+
+pub mod forward;
 pub mod runs;
+
+pub mod reconcile;
 pub mod sweep;

@@ -18,7 +18,9 @@ use crate::outbound::{Answer, CallContext, CallFailure};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::{PeerError, Problem};
 use crate::protocol::run::{self, HomeRun};
-use crate::store::{RunRecord, Store};
+use crate::store::Store;
+
+pub use crate::store::RunRecord;
 
 /// A run, its stream, and how its events come here.
 #[derive(Debug, Clone)]

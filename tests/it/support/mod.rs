@@ -1,7 +1,9 @@
 //! What the tests stand on: a real gateway, a scripted orchestrator with a truth log, a strict SSE client,
 //! a faulty network.
 
+pub(crate) mod document;
 pub(crate) mod fault_proxy;
 pub(crate) mod gateway;
 pub(crate) mod orchestrator;
+pub(crate) mod raw;
 pub(crate) mod sse_client;

@@ -1,0 +1,642 @@
+//! The OpenAPI document against the code, both ways: routes, methods, codes, and every body that is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use causeway::domain::peer::PeerKind;
+use causeway::http::ROUTES;
+use causeway::protocol::error_code::ErrorCode;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+use crate::support::document::{Ask, Checked, Document};
+use crate::support::gateway::{TENANT, TestGateway, envelope, forward_body, peer, test_config};
+use crate::support::orchestrator::{CreateFault, Garbage, PlainFault, RunStatus, ScriptedOrchestrator};
+
+/// What was checked, over all tests' clients.
+type Seen = Mutex<BTreeSet<(String, u16)>>;
+
+/// The four ways to cancel a run.
+const CANCELS: [&str; 4] =
+    ["cancelFederatedRun", "cancelFederatedRunByVerb", "cancelRun", "cancelRunBySegment"];
+/// The two ways to follow one.
+const STREAMS: [&str; 2] = ["streamFederatedRunEvents", "streamRunEvents"];
+
+#[test]
+fn every_operation_is_a_route_and_every_route_is_documented() {
+    let documented: BTreeSet<String> =
+        Document::load().operations().iter().map(|one| format!("{} {}", one.method, one.path)).collect();
+    let routes: BTreeSet<String> = ROUTES.iter().map(|&route| route.to_owned()).collect();
+    assert_eq!(documented, routes);
+    assert_eq!(routes.len(), ROUTES.len(), "a route is listed twice");
+}
+
+#[test]
+fn the_codes_and_their_statuses_are_those_of_the_document() {
+    let document = Document::load();
+    let schema = &document.root["components"]["schemas"]["ErrorCode"];
+    let documented: BTreeMap<String, u64> = schema["x-status"]
+        .as_object()
+        .expect("x-status")
+        .iter()
+        .map(|(code, status)| (code.clone(), status.as_u64().expect("a status")))
+        .collect();
+    let real: BTreeMap<String, u64> =
+        ErrorCode::ALL.iter().map(|code| (code.as_str().to_owned(), u64::from(code.status()))).collect();
+    assert_eq!(documented, real);
+    let listed: BTreeSet<&str> =
+        schema["enum"].as_array().expect("an enum").iter().filter_map(Value::as_str).collect();
+    assert_eq!(listed, real.keys().map(String::as_str).collect());
+    let described = schema["description"].as_str().expect("a description");
+    for code in &listed {
+        assert!(described.contains(&format!("`{code}`")), "{code} is not described");
+    }
+    // Every code is answered somewhere, under its own status. Any path may answer the first few.
+    let mut answered = BTreeSet::from(["method_not_allowed", "uri_too_long", "headers_too_large"]);
+    for operation in document.operations() {
+        for (status, response) in document.responses(&operation) {
+            for code in response["x-codes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                assert_eq!(real[code], u64::from(status), "{} {status} {code}", operation.id);
+                answered.insert(listed.get(code).expect("a listed code"));
+            }
+        }
+    }
+    assert_eq!(answered, listed, "codes that no operation answers");
+}
+
+#[test]
+fn the_examples_of_the_document_are_what_their_schemas_say() {
+    let document = Document::load();
+    let check = |content: &Value, what: &str| {
+        for (kind, media) in content.as_object().into_iter().flatten() {
+            let named = media["examples"].as_object().into_iter().flatten();
+            let examples = named.map(|(_, example)| document.resolve(example)["value"].clone());
+            for example in examples.chain(media.get("example").cloned()) {
+                document.assert_valid(&media["schema"], &example, what);
+                match kind.as_str() {
+                    "text/event-stream" => document.assert_frames(example.as_str().expect("text"), what),
+                    "application/x-ndjson" if what.ends_with("200") => {
+                        document.assert_lines(example.as_str().expect("text"), what);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    };
+    for operation in document.operations() {
+        check(&operation.value["requestBody"]["content"], &operation.id);
+        for (status, response) in document.responses(&operation) {
+            check(&response["content"], &format!("{} {status}", operation.id));
+        }
+    }
+}
+
+// reliability 4d.27, 4d.64
+#[tokio::test]
+async fn a_path_takes_its_documented_methods_and_no_other() {
+    let document = Document::load();
+    let gateway = TestGateway::start(Vec::new()).await;
+    let client = Client::builder().no_proxy().build().expect("a client");
+    let mut methods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for operation in document.operations() {
+        methods.entry(operation.path).or_default().insert(operation.method);
+    }
+    for (path, documented) in &methods {
+        let target = path.replace("{run_id}", "run_x").replace("{forward_id}", "fwd_x");
+        let target = target.replace("{peer_id}", "stk_x").replace("{agent_id}", "agt_x");
+        let mut allowed = documented.clone();
+        if allowed.contains("GET") {
+            allowed.insert("HEAD".to_owned());
+        }
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            let url = format!("{}{target}", gateway.base_url());
+            let request = client.request(Method::from_bytes(method.as_bytes()).expect("a method"), url);
+            let answer = request.send().await.expect("an answer");
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            let text = answer.text().await.expect("a body");
+            assert!(headers.contains_key("x-request-id"), "{method} {path}");
+            if allowed.contains(method) {
+                assert_ne!(status, 405, "{method} {path}");
+                assert!(!text.contains("nothing at this path"), "{method} {path}");
+                continue;
+            }
+            assert_eq!(status, 405, "{method} {path}: {text}");
+            let allow = headers["allow"].to_str().expect("text");
+            let named: BTreeSet<String> = allow.split(',').map(|name| name.trim().to_owned()).collect();
+            assert_eq!(named, allowed, "{method} {path}");
+            if method != "HEAD" {
+                let body: Value = serde_json::from_str(&text).expect("JSON");
+                document.assert_is("Problem", &body, path);
+                assert_eq!(body["error"]["code"], "method_not_allowed");
+                assert_eq!(body["correlation_id"], headers["x-request-id"].to_str().expect("text"));
+                assert_eq!(body["error"]["details"]["allowed"].as_array().map(Vec::len), Some(named.len()));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_ends_like_the_verb_is_told_from_it_by_its_encoding() {
+    let gateway = TestGateway::start(Vec::new()).await;
+    let body = json!({"events": [envelope("odd:cancel", "e1", Some(1), "note")]});
+    gateway.post("/v1/federation/events:ingest", &body).await.expect(200);
+    for base in ["/v1/federation/runs", "/v1/runs"] {
+        let shown = gateway.get(&format!("{base}/odd%3Acancel")).await.expect(200);
+        assert_eq!(shown.json["run"]["run_id"], "odd:cancel");
+        let refused = gateway.get(&format!("{base}/odd:cancel")).await.expect(405);
+        assert_eq!(refused.header("allow"), "POST");
+        let canceled = gateway.post(&format!("{base}/odd%3Acancel:cancel"), &Value::Null).await;
+        assert_eq!(canceled.code(), "capability_unsupported", "{}", canceled.text);
+    }
+}
+
+#[tokio::test]
+async fn the_document_is_served_as_it_is() {
+    let gateway = TestGateway::start(Vec::new()).await;
+    let served = gateway.get("/openapi.json").await.expect(200);
+    assert_eq!(served.json, Document::load().root);
+    assert_eq!(gateway.get("/openapi.yaml").await.expect(200).text, causeway::http::openapi::yaml());
+}
+
+/// A forward as AgentOS' specification has it, with its own values.
+fn agentos_forward(stack_id: &str, auth: Value) -> Value {
+    json!({ "forward": {
+        "target_selector": { "stack_id": stack_id, "region": "", "required_capabilities": ["events_stream", "tenant_isolation"],
+            "preferred_model_tier": "fast" },
+        "auth": auth,
+        "run_request": {
+            "agent_id": "agt_digest_v2",
+            "input": { "type": "text", "text": "Collect what arrived over night." },
+            "context": { "locale": "de-DE", "timezone": "Europe/Berlin", "channel": "cron", "labels": {}, "metadata": {} },
+            "tooling": { "tool_allowlist": ["tool.mail.read"], "tool_denymap": [] },
+            "run_options": { "priority": "low", "timeout_ms": 60000, "max_steps": 12, "stream_events": true, "dry_run": false },
+            "idempotency_key": "idem_night_1",
+        },
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }})
+}
+
+// A-22, A-31, defects 14, 18
+#[tokio::test]
+async fn every_answer_is_what_the_document_says() {
+    let document = Document::load();
+    let seen = Seen::default();
+    let home = ScriptedOrchestrator::start().await;
+    let mut config = test_config();
+    config.forward.max_attempts = 1;
+    let mut local = peer("stk_b", &home.base_url(), PeerKind::Orchestrator);
+    local.local = true;
+    let gone = ScriptedOrchestrator::start().await;
+    gone.stop().await;
+    let dead = peer("stk_dead", &gone.base_url(), PeerKind::Orchestrator);
+    let gateway = TestGateway::start_with(config, vec![local, dead]).await;
+    let client = Checked::new(&document, gateway.address(), &seen);
+
+    operations(&client).await;
+    peers(&client).await;
+    let run = forwards(&client, &home).await;
+    creates(&client, &home).await;
+    runs(&client, &run).await;
+    streams(&client, &home).await;
+    ingests(&client).await;
+    for operation in CANCELS {
+        cancels(&client, &home, operation).await;
+    }
+    lost(&client, &home).await;
+    unknown_outcomes(&client, &home).await;
+    bounded(&document, &seen).await;
+
+    let seen = seen.into_inner().expect("no panic");
+    let mut unseen = Vec::new();
+    for operation in document.operations() {
+        for status in document.responses(&operation).into_keys() {
+            if !seen.contains(&(operation.id.clone(), status)) && !is_left_out(&operation.id, status) {
+                unseen.push(format!("{} {status}", operation.id));
+            }
+        }
+    }
+    assert!(unseen.is_empty(), "documented, and never answered: {unseen:#?}");
+}
+
+/// What only a broken disk, a bug or a gateway about to stop can answer.
+fn is_left_out(operation: &str, status: u16) -> bool {
+    let waits_for_a_peer =
+        operation == "forwardRun" || operation == "createRun" || CANCELS.contains(&operation);
+    let waits = waits_for_a_peer || STREAMS.contains(&operation);
+    matches!(status, 500 | 507) || (status == 503 && !waits)
+}
+
+async fn operations(client: &Checked<'_>) {
+    for operation in [
+        "federationHealth",
+        "agentOrchestratorHealth",
+        "livez",
+        "readyz",
+        "metrics",
+        "openapiJson",
+        "openapiYaml",
+    ] {
+        client.ask(Ask::of(operation).header("x-correlation-id", "req_mine")).await.is(200);
+    }
+    for operation in ["getPeerInfo", "getPeerInfoShort", "getPeerCapabilities", "getPeerCapabilitiesShort"] {
+        client.ask(Ask::of(operation)).await.is(200);
+    }
+}
+
+async fn peers(client: &Checked<'_>) {
+    let whole = client.ask(Ask::of("listPeers")).await.is(200);
+    assert_eq!(whole.json["items"].as_array().map(Vec::len), Some(2));
+    let first = client.ask(Ask::of("listPeers").query("limit=1")).await.is(200);
+    assert_eq!(first.json["items"][0]["peer_id"], "stk_b");
+    let cursor = first.json["next_cursor"].as_str().expect("a cursor");
+    assert!(first.header("link").contains(cursor), "{}", first.header("link"));
+    let second = client.ask(Ask::of("listPeers").query(&format!("limit=1&cursor={cursor}"))).await.is(200);
+    assert_eq!(second.json["items"][0]["peer_id"], "stk_dead");
+    assert_eq!(second.json["next_cursor"], Value::Null);
+    client.ask(Ask::of("listPeers").query("cursor=%21")).await.is_error(400, "invalid_cursor");
+    client.ask(Ask::of("listPeers").query("limit=201")).await.is_error(400, "invalid_request");
+    client.ask(Ask::of("getPeer").at("peer_id", "stk_b")).await.is(200);
+    client.ask(Ask::of("getPeer").at("peer_id", "stk_x")).await.is_error(404, "peer_not_found");
+    bad_tenant(client, Ask::of("getPeer").at("peer_id", "stk_b")).await;
+}
+
+async fn bad_tenant(client: &Checked<'_>, ask: Ask) {
+    let heard = client.ask(ask.header("x-tenant-id", "not an id")).await.is_error(400, "invalid_request");
+    assert_eq!(heard.json["error"]["details"]["field"], "x-tenant-id");
+}
+
+async fn forwards(client: &Checked<'_>, home: &ScriptedOrchestrator) -> String {
+    let forward = |body: &Value| Ask::of("forwardRun").json(body);
+    let nested = json!({ "tenant_id": TENANT, "principal": { "principal_id": "svc_x", "principal_type": "service" },
+        "scopes": ["runs:forward"], "policy_context": { "data_classification": "internal", "region": "eu", "purpose": "agent_run" } });
+    let body = agentos_forward("stk_b", nested);
+    let done = client.ask(forward(&body)).await.is(200);
+    let again = client.ask(forward(&body)).await.is(200);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.json["forwarded"], done.json["forwarded"]);
+    let flat = agentos_forward("stk_b", json!({ "tenant_id": TENANT, "principal_id": "svc_x" }));
+    client.ask(forward(&flat)).await.is(200);
+    let mut null = forward_body("stk_b");
+    null["forward"]["run_request"]["input"] = Value::Null;
+    null["forward"]["run_request"]["context"] = json!("opaque");
+    client.ask(forward(&null)).await.is(200);
+
+    let asked = client.ask(forward(&forward_body("stk_b")).header("prefer", "respond-async")).await.is(202);
+    let id = asked.json["forward"]["forward_id"].as_str().expect("an id").to_owned();
+    assert_eq!(asked.header("location"), format!("/v1/federation/forwards/{id}"));
+    client.ask(Ask::of("getForward").at("forward_id", &id)).await.is(200);
+    client.ask(Ask::of("getForward").at("forward_id", "fwd_x")).await.is_error(404, "not_found");
+    bad_tenant(client, Ask::of("getForward").at("forward_id", &id)).await;
+
+    let ask = |fault| {
+        home.next_creates([fault]);
+        client.ask(forward(&forward_body("stk_b")))
+    };
+    // What was asked for in the background is done before faults are scripted.
+    home.until("the forward in the background", |truth| truth.creates().len() >= 3).await;
+    ask(CreateFault::status(403)).await.is_error(403, "forbidden");
+    ask(CreateFault::status(404)).await.is_error(404, "not_found");
+    ask(CreateFault::status(409)).await.is_error(409, "conflict");
+    ask(CreateFault::status(422)).await.is_error(422, "unprocessable_request");
+    ask(CreateFault::status(429)).await.is_error(429, "rate_limited");
+    ask(CreateFault::status(418)).await.is_error(502, "forward_failed");
+    client.ask(forward(&forward_body("stk_x"))).await.is_error(404, "peer_not_found");
+    let mut able = forward_body("stk_b");
+    able["forward"]["target_selector"]["required_capabilities"] = json!(["fly"]);
+    client.ask(forward(&able)).await.is_error(422, "capability_unsupported");
+    let mut other = body.clone();
+    other["forward"]["run_request"]["input"] = json!("other");
+    client.ask(forward(&other)).await.is_error(422, "idempotency_key_reused");
+    let mut foreign = body.clone();
+    foreign["forward"]["auth"]["tenant_id"] = json!("tnt_other");
+    client.ask(forward(&foreign)).await.is_error(400, "tenant_mismatch");
+    client.ask(forward(&body).header("idempotency-key", "another")).await.is_error(400, "invalid_request");
+    client.ask(forward(&json!({}))).await.is_error(400, "invalid_request");
+    client.ask(Ask::of("forwardRun").body("application/json", b"{")).await.is_error(400, "invalid_json");
+    client.ask(Ask::of("forwardRun").body("text/plain", b"x")).await.is_error(415, "unsupported_media_type");
+    in_progress(client, home, forward(&forward_body("stk_b"))).await;
+    until_circuit_opens(client, forward(&forward_body("stk_dead"))).await;
+    done.json["forwarded"]["run_id"].as_str().expect("a run").to_owned()
+}
+
+/// A second request with the key of one that is held. // reliability 4d.15
+async fn in_progress(client: &Checked<'_>, home: &ScriptedOrchestrator, ask: Ask) {
+    let ask = ask.header("idempotency-key", "\"held\"");
+    let before = home.truth().creates().len();
+    home.next_creates([CreateFault::Hold]);
+    let second = async {
+        home.until("the held create", |truth| truth.creates().len() > before).await;
+        let heard = client.ask(ask.clone()).await.is_error(409, "request_in_progress");
+        assert_eq!(heard.header("retry-after"), "1");
+        home.release_creates();
+    };
+    let (first, ()) = tokio::join!(client.ask(ask.clone()), second);
+    assert!(first.status < 300, "{}", first.text);
+}
+
+async fn until_circuit_opens(client: &Checked<'_>, ask: Ask) {
+    for _ in 0..6 {
+        let heard = client.ask(ask.clone()).await;
+        if heard.status == 503 {
+            heard.is_error(503, "circuit_open");
+            return;
+        }
+        heard.is_error(502, "forward_failed");
+    }
+    panic!("the circuit never opened");
+}
+
+async fn creates(client: &Checked<'_>, home: &ScriptedOrchestrator) {
+    let create = || Ask::of("createRun").at("agent_id", "agt_one");
+    let body = json!({ "input": { "type": "text", "text": "hello" }, "context": { "locale": "en" }, "tooling": null,
+        "run_options": { "dry_run": false }, "idempotency_key": "idem_face" });
+    client.ask(create().json(&body)).await.is(201);
+    client.ask(create().json(&body)).await.is(200);
+    let least = json!({ "input": "a plain string" });
+    let ask = |fault| {
+        home.next_creates([fault]);
+        client.ask(create().json(&least))
+    };
+    ask(CreateFault::status(403)).await.is_error(403, "forbidden");
+    ask(CreateFault::status(404)).await.is_error(404, "not_found");
+    ask(CreateFault::status(409)).await.is_error(409, "conflict");
+    ask(CreateFault::status(422)).await.is_error(422, "unprocessable_request");
+    ask(CreateFault::status(429)).await.is_error(429, "rate_limited");
+    ask(CreateFault::status(418)).await.is_error(502, "forward_failed");
+    client
+        .ask(create().json(&json!({ "input": 1, "agent_id": "agt_two" })))
+        .await
+        .is_error(400, "invalid_request");
+    client.ask(create().json(&json!({}))).await.is_error(400, "invalid_request");
+    client.ask(create().body("text/plain", b"x")).await.is_error(415, "unsupported_media_type");
+    in_progress(client, home, create().json(&least)).await;
+}
+
+async fn runs(client: &Checked<'_>, run: &str) {
+    client.ask(Ask::of("getFederatedRun").at("run_id", run)).await.is(200);
+    client.ask(Ask::of("getRun").at("run_id", run)).await.is(200);
+    for operation in ["getFederatedRun", "getRun"] {
+        client.ask(Ask::of(operation).at("run_id", "run_x")).await.is_error(404, "not_found");
+        bad_tenant(client, Ask::of(operation).at("run_id", run)).await;
+    }
+    let mut query = "limit=2".to_owned();
+    let mut listed = BTreeSet::new();
+    loop {
+        let page = client.ask(Ask::of("listFederatedRuns").query(&query)).await.is(200);
+        for item in page.json["items"].as_array().expect("items") {
+            assert!(listed.insert(item["run_id"].to_string()), "listed twice");
+        }
+        let Some(cursor) = page.json["next_cursor"].as_str() else { break };
+        assert!(page.header("link").contains(cursor));
+        query = format!("limit=2&cursor={cursor}");
+    }
+    assert!(listed.len() >= 4, "{listed:?}");
+    client.ask(Ask::of("listFederatedRuns").query("status=running")).await.is(200);
+    client.ask(Ask::of("listFederatedRuns").query("status=odd")).await.is_error(400, "invalid_request");
+    client.ask(Ask::of("listFederatedRuns").query("cursor=%21")).await.is_error(400, "invalid_cursor");
+    // "other 1 run_x": a cursor of another log.
+    let foreign = "cursor=b3RoZXIgMSBydW5feA";
+    client.ask(Ask::of("listFederatedRuns").query(foreign)).await.is_error(409, "cursor_incarnation");
+}
+
+// A-12, A-13, A-14, A-19
+async fn streams(client: &Checked<'_>, home: &ScriptedOrchestrator) {
+    let done = client.ask(Ask::of("forwardRun").json(&forward_body("stk_b"))).await.is(200);
+    let run = done.json["forwarded"]["run_id"].as_str().expect("a run").to_owned();
+    home.emit_steps(&run, 3);
+    home.skip_sequences(&run, 1);
+    home.finish(&run, RunStatus::Completed);
+    for operation in STREAMS {
+        let follow = || Ask::of(operation).at("run_id", &run);
+        for kind in ["text/event-stream", "application/x-ndjson"] {
+            let heard = client.ask(follow().header("accept", kind)).await.is(200);
+            let at = |name: &str| heard.text.rfind(name).unwrap_or_else(|| panic!("{name}: {}", heard.text));
+            assert!(at("caught_up") < at("\"status\":\"completed\""), "{}", heard.text);
+            client.ask(follow().header("accept", kind).query("follow=false&after_sequence=3")).await.is(200);
+            client.ask(follow().header("accept", kind).query("from_sequence=5")).await.is(204);
+        }
+        let page = client.ask(follow().header("accept", "application/json").query("limit=2")).await.is(200);
+        assert_eq!(page.json["next_from_sequence"], 2);
+        assert_eq!(page.json["has_more"], true);
+        let rest = client
+            .ask(follow().header("accept", "application/json").header("last-event-id", "2"))
+            .await
+            .is(200);
+        assert_eq!(rest.json["gaps"][0]["from_sequence"], 4);
+        assert_eq!(rest.json["gaps"][0]["reason"], "upstream");
+        client.ask(follow().header("accept", "image/png")).await.is_error(406, "not_acceptable");
+        client.ask(follow().query("from_sequence=-1")).await.is_error(400, "invalid_cursor");
+        client.ask(follow().query("follow=maybe")).await.is_error(400, "invalid_request");
+        client.ask(follow().query("from_sequence=6")).await.is_error(409, "cursor_ahead");
+        client.ask(Ask::of(operation).at("run_id", "run_x")).await.is_error(404, "not_found");
+    }
+}
+
+async fn ingests(client: &Checked<'_>) {
+    let event = |id: &str| envelope("run_pushed", id, None, "note");
+    let flat = event("e3")["event"].clone();
+    let shapes = [
+        json!({ "peer_id": "stk_far", "auth": { "tenant_id": TENANT, "principal_id": "svc_far" }, "events": [event("e1")] }),
+        json!({ "peer": { "stack_id": "stk_far", "environment": "dev", "region": "eu", "api_versions": ["v1"],
+            "endpoints": {}, "build": {} }, "events": [event("e2")], "traceparent": "00-x" }),
+        json!({ "events": [flat], "ingest": { "source_stack_id": "stk_far", "dedupe": { "mode": "event_id" } } }),
+    ];
+    for shape in shapes {
+        let heard = client.ask(Ask::of("ingestFederatedEvents").json(&shape)).await.is(200);
+        assert_eq!(heard.json["accepted"], 1, "{}", heard.text);
+    }
+    let lines = format!("{}\n\n{}\nnonsense\n", event("e4"), event("e4"));
+    let heard = client
+        .ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes()))
+        .await
+        .is(200);
+    assert_eq!(heard.json["results"][1]["code"], "duplicate_in_request");
+    assert_eq!(heard.json["results"][2]["code"], "invalid_event");
+    let mut without_tenant = event("e5");
+    without_tenant["event"].as_object_mut().expect("an object").remove("tenant_id");
+    let mut contradicting = event("e1");
+    contradicting["event"]["payload"] = json!("other");
+    let mut foreign = event("e6");
+    foreign["event"]["tenant_id"] = json!("tnt_other");
+    let lines = format!("{without_tenant}\n{contradicting}\n{foreign}\n");
+    let heard = client
+        .ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes()))
+        .await
+        .is(200);
+    let codes: Vec<&str> = heard.json["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .filter_map(|one| one["code"].as_str())
+        .collect();
+    assert_eq!(codes, ["invalid_event", "event_conflict", "origin_mismatch"], "{}", heard.text);
+    client
+        .ask(Ask::of("ingestFederatedEvents").json(&json!({ "events": [] })))
+        .await
+        .is_error(400, "invalid_request");
+    client
+        .ask(Ask::of("ingestFederatedEvents").body("text/csv", b"x"))
+        .await
+        .is_error(415, "unsupported_media_type");
+    // Only `sequence` is added to what came without one.
+    let page = client
+        .ask(Ask::of("streamRunEvents").at("run_id", "run_pushed").header("accept", "application/json"))
+        .await;
+    let mut kept = page.json["events"][0]["event"].clone();
+    assert_eq!(kept.as_object_mut().expect("an object").remove("sequence"), Some(json!(1)));
+    assert_eq!(kept, event("e1")["event"]);
+}
+
+async fn cancels(client: &Checked<'_>, home: &ScriptedOrchestrator, operation: &str) {
+    let new = || async {
+        let done = client.ask(Ask::of("forwardRun").json(&forward_body("stk_b"))).await.is(200);
+        done.json["forwarded"]["run_id"].as_str().expect("a run").to_owned()
+    };
+    let run = new().await;
+    let ask = |run: &str| client.ask(Ask::of(operation).at("run_id", run));
+    for (fault, status, code) in [
+        (PlainFault::Status(403), 403, "forbidden"),
+        (PlainFault::Status(404), 404, "not_found"),
+        (PlainFault::Status(405), 422, "capability_unsupported"),
+        (PlainFault::Status(429), 429, "rate_limited"),
+        (PlainFault::Status(500), 502, "upstream_invalid_response"),
+        (PlainFault::Status(503), 503, "unavailable"),
+        (PlainFault::DropRequest, 504, "timeout"),
+        (PlainFault::Garbage(Garbage::Html), 502, "upstream_invalid_response"),
+    ] {
+        home.next_cancels([fault]);
+        ask(&run).await.is_error(status, code);
+    }
+    let run = new().await;
+    home.stop().await;
+    ask(&run).await.is_error(502, "events_proxy_failed");
+    home.restart().await;
+    assert_eq!(ask(&run).await.is(200).json["run"]["status"], "canceled");
+    ask(&run).await.is_error(409, "invalid_state_transition");
+    ask("run_x").await.is_error(404, "not_found");
+    ask("run_pushed").await.is_error(422, "capability_unsupported");
+    bad_tenant(client, Ask::of(operation).at("run_id", &run)).await;
+}
+
+async fn lost(client: &Checked<'_>, home: &ScriptedOrchestrator) {
+    let done = client.ask(Ask::of("forwardRun").json(&forward_body("stk_b"))).await.is(200);
+    let run = done.json["forwarded"]["run_id"].as_str().expect("a run").to_owned();
+    home.forget_runs();
+    home.cut_streams();
+    let ended = client.ask(Ask::of("streamRunEvents").at("run_id", &run)).await.is(200);
+    assert!(ended.text.contains("run_lost"), "{}", ended.text);
+    client.ask(Ask::of("getRun").at("run_id", &run)).await.is_error(410, "run_lost");
+    client.ask(Ask::of("getFederatedRun").at("run_id", &run)).await.is(200);
+    for operation in CANCELS {
+        client.ask(Ask::of(operation).at("run_id", &run)).await.is_error(410, "run_lost");
+    }
+}
+
+/// Last: what is unknown is asked for again, and would meet the faults of others.
+async fn unknown_outcomes(client: &Checked<'_>, home: &ScriptedOrchestrator) {
+    home.creates(CreateFault::DropAnswer);
+    let heard = client.ask(Ask::of("forwardRun").json(&forward_body("stk_b"))).await;
+    let heard = heard.is_error(504, "forward_outcome_unknown");
+    assert_eq!(heard.json["error"]["details"]["outcome"], "unknown");
+    let id = heard.json["error"]["details"]["forward_id"].as_str().expect("an id");
+    client.ask(Ask::of("getForward").at("forward_id", id)).await.is(200);
+    let create = Ask::of("createRun").at("agent_id", "agt_one").json(&json!({ "input": 1 }));
+    client.ask(create.clone()).await.is_error(504, "forward_outcome_unknown");
+    until_unavailable(client, create).await;
+}
+
+async fn until_unavailable(client: &Checked<'_>, ask: Ask) {
+    for _ in 0..10 {
+        let heard = client.ask(ask.clone()).await;
+        if heard.status == 503 {
+            return;
+        }
+    }
+    panic!("the circuit never opened");
+}
+
+/// A gateway with small bounds, no default tenant and no orchestrator of its own.
+async fn bounded(document: &Document, seen: &Seen) {
+    let mut config = test_config();
+    config.gateway.default_tenant = None;
+    config.server.max_body = 2048;
+    config.server.max_ingest_body = 2048;
+    config.server.body_timeout = Duration::from_millis(100);
+    config.server.max_streams = 2;
+    config.server.max_streams_per_principal = 1;
+    config.retention.events = Duration::from_millis(1);
+    config.retention.sweep_interval = Duration::from_millis(100);
+    let gateway = TestGateway::start_with(config, Vec::new()).await;
+    let client = Checked::new(document, gateway.address(), seen);
+    for operation in document.operations() {
+        if document.responses(&operation).contains_key(&401) {
+            let ask = Ask::of(&operation.id).at("run_id", "r").at("forward_id", "f").at("peer_id", "p");
+            let body = match operation.id.as_str() {
+                "forwardRun" => forward_body("stk_b"),
+                "ingestFederatedEvents" => json!({ "events": [envelope("r", "e", None, "note")] }),
+                _ => json!({ "input": 1 }),
+            };
+            let ask = if operation.method == "POST" { ask.json(&body) } else { ask };
+            client.ask(ask.at("agent_id", "a")).await.is_error(401, "unauthorized");
+        }
+    }
+    let large = json!({ "input": "x".repeat(3000) });
+    for ask in
+        [Ask::of("forwardRun"), Ask::of("createRun").at("agent_id", "a"), Ask::of("ingestFederatedEvents")]
+    {
+        client.ask(ask.clone().json(&large)).await.is_error(413, "payload_too_large");
+        client.ask(ask.stalled()).await.is_error(408, "request_timeout");
+    }
+    let tenant = |ask: Ask| ask.header("x-tenant-id", TENANT);
+    let create = tenant(Ask::of("createRun").at("agent_id", "a").json(&json!({ "input": 1 })));
+    client.ask(create).await.is_error(404, "peer_not_found");
+    // Where nothing else names a tenant, profile dev believes the body.
+    let claims =
+        json!({ "auth": { "tenant_id": TENANT }, "events": [envelope("run_open", "e", None, "note")] });
+    client.ask(Ask::of("ingestFederatedEvents").json(&claims)).await.is(200);
+    let end = envelope("run_done", "e", None, "agentos.run.completed");
+    client.ask(tenant(Ask::of("ingestFederatedEvents").json(&json!({ "events": [end] })))).await.is(200);
+    full(&gateway, &client).await;
+    let path = "/v1/federation/runs/run_done/events?follow=false";
+    let dev = [("x-tenant-id", TENANT)];
+    while gateway.get_with(path, &dev).await.status != 410 {
+        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+    }
+    for operation in STREAMS {
+        let follow = || tenant(Ask::of(operation).at("run_id", "run_done"));
+        let heard = client.ask(follow()).await.is_error(410, "cursor_expired");
+        assert_eq!(heard.json["error"]["details"]["oldest_sequence"], 2);
+        client.ask(follow().header("accept", "application/json")).await.is_error(410, "cursor_expired");
+        let skipped = client.ask(follow().query("on_gap=skip")).await.is(200);
+        assert!(skipped.text.contains("retention"), "{}", skipped.text);
+    }
+}
+
+// reliability 4d.23
+async fn full(gateway: &TestGateway, client: &Checked<'_>) {
+    let http = Client::builder().no_proxy().build().expect("a client");
+    let url = format!("{}/v1/runs/run_open/events", gateway.base_url());
+    let open = |principal: &'static str| {
+        http.get(&url).header("x-tenant-id", TENANT).header("x-principal-id", principal).send()
+    };
+    let first = open("a").await.expect("a stream");
+    for operation in STREAMS {
+        let ask = Ask::of(operation).at("run_id", "run_open").header("x-tenant-id", TENANT);
+        client.ask(ask.header("x-principal-id", "a")).await.is_error(429, "too_many_streams");
+    }
+    let second = open("b").await.expect("a stream");
+    for operation in STREAMS {
+        let ask = Ask::of(operation).at("run_id", "run_open").header("x-tenant-id", TENANT);
+        client.ask(ask.header("x-principal-id", "c")).await.is_error(503, "busy");
+    }
+    drop((first, second));
+    let closed = async {
+        while gateway.metric("sse_streams_open ").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed)
+        .await
+        .expect("what is given up gives its place back");
+}
