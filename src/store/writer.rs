@@ -21,6 +21,7 @@ use super::heads::Heads;
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::StreamState;
+use crate::metrics::Metrics;
 
 /// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
 const QUEUE: usize = 1024;
@@ -105,11 +106,12 @@ impl Writer {
         connection: Connection,
         checkpointer: Checkpointer,
         clock: Clock,
-        observer: Arc<dyn TailObserver>,
+        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
         failed: CancellationToken,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let run = WriterThread { connection, checkpointer, clock, observer, failed, heads: Heads::default() };
+        let heads = Heads::default();
+        let run = WriterThread { connection, checkpointer, clock, observer, metrics, failed, heads };
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || run.serve(jobs))
@@ -158,6 +160,7 @@ struct WriterThread {
     checkpointer: Checkpointer,
     clock: Clock,
     observer: Arc<dyn TailObserver>,
+    metrics: Arc<Metrics>,
     failed: CancellationToken,
     heads: Heads,
 }
@@ -214,6 +217,7 @@ impl WriterThread {
         }
         let moved = self.heads.flush(&self.connection, now_ms)?;
         self.connection.execute_batch("COMMIT")?;
+        self.metrics.log_commits.inc();
         self.publish(&moved, appended);
         Ok(())
     }
