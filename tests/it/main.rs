@@ -2,7 +2,12 @@
 
 mod config;
 mod environment;
+mod ingest;
+mod ingest_bytes;
+mod log_kept;
+mod log_model;
 mod peers_file;
 mod smoke;
 mod sse;
+mod storage;
 mod support;

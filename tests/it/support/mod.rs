@@ -3,5 +3,6 @@
 
 pub(crate) mod fault_proxy;
 pub(crate) mod gateway;
+pub(crate) mod log;
 pub(crate) mod orchestrator;
 pub(crate) mod sse_client;
