@@ -79,8 +79,10 @@ impl Gateway {
         let hub = Arc::new(Hub::default());
         let data_dir = &config.gateway.data_dir;
         let observer = Arc::clone(&hub) as Arc<_>;
-        let store = Store::open(data_dir, clock.clone(), &entropy, tasks.clone(), observer).await?;
-        let started = Self::assemble(&config, (clock, entropy), &store, hub, &tasks).await;
+        let metrics = Arc::new(Metrics::default());
+        let heard = (observer, Arc::clone(&metrics));
+        let store = Store::open(data_dir, clock.clone(), &entropy, tasks.clone(), heard).await?;
+        let started = Self::assemble(&config, (clock, entropy), &store, (hub, metrics), &tasks).await;
         let (public, admin) = match started {
             Ok(listening) => listening,
             Err(error) => {
@@ -97,10 +99,9 @@ impl Gateway {
         config: &Config,
         (clock, entropy): (Clock, Entropy),
         store: &Store,
-        hub: Arc<Hub>,
+        (hub, metrics): (Arc<Hub>, Arc<Metrics>),
         tasks: &Tasks,
     ) -> Result<(Listening, Option<Listening>), StartError> {
-        let metrics = Arc::new(Metrics::default());
         let stack_id = config.gateway.stack_id.as_str();
         let chance = || (clock.clone(), entropy.clone());
         let peers =

@@ -125,6 +125,8 @@ metrics! {
         "peer_connection_state", "A peer's health: 0 unknown, 1 healthy, 2 degraded, 3 failing, 4 open";
     retained_removed: Counter = Counter::default(),
         "retention_streams_removed", "Streams whose events retention removed";
+    log_commits: Counter = Counter::default(),
+        "log_commits", "Commits of the event log, each one fsync for all that waited";
     database_bytes: Gauge = Gauge::default(), "db_file_bytes", "Size of the database file";
     log_bytes: Gauge = Gauge::default(), "log_bytes", "Size of the write-ahead log";
     draining: Gauge = Gauge::default(), "draining", "1 while the gateway drains";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Events in one `events:ingest` request; more → 400.
 pub const INGEST_EVENTS: usize = 500;
-/// One event, in bytes of its JSON; more → the entry is rejected, an upstream frame is set aside.
+/// One event, in bytes of its normal form; more → the entry is rejected, an upstream frame is set aside.
 pub const EVENT_BYTES: usize = 1024 * 1024;
 /// Nesting of one JSON text; deeper → 400, or the entry is rejected.
 pub const JSON_DEPTH: usize = 64;

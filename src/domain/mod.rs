@@ -7,7 +7,12 @@ pub mod cursor;
 pub mod event;
 pub mod forward;
 pub mod holes;
+#[cfg(test)]
+mod holes_model;
 pub mod id;
+pub mod json_equal;
+#[cfg(test)]
+mod json_samples;
 pub mod json_text;
 pub mod limits;
 pub mod peer;

@@ -10,7 +10,6 @@ use super::error::ApiError;
 use super::extract::{Context, credentials, media_type, read_body, require_json, unsupported};
 use super::reply;
 use super::state::State;
-use crate::protocol::json_fields;
 use crate::services::admission::Action;
 use crate::services::ingest;
 
@@ -27,8 +26,7 @@ pub(super) async fn push(
     }
     let options = &state.options;
     let bytes = read_body(&sent, body, options.max_ingest_body, options.body_timeout).await?;
-    let normal = if lines { bytes.to_vec() } else { json_fields::normalised(&bytes)? };
-    let parsed = if lines { ingest::parse_ndjson(&normal)? } else { ingest::parse_json(&normal)? };
+    let parsed = if lines { ingest::parse_ndjson(&bytes)? } else { ingest::parse_json(&bytes)? };
     let claimed = parsed.claimed_tenant.clone();
     let caller = state.admission.admit(credentials(&sent), claimed.as_deref(), Action::IngestEvents)?;
     let answer = state.ingest.push(&caller, parsed).await?;

@@ -53,14 +53,6 @@ struct FederationFields {
 
 /// Reads one entry: an envelope, or a flat event.
 pub fn parse(raw: &RawValue, terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
-    if raw.get().len() > limits::EVENT_BYTES {
-        return Err(InvalidEvent {
-            event_id: None,
-            field: "event".to_owned(),
-            reason: format!("an event may have at most {} bytes", limits::EVENT_BYTES),
-            too_large: true,
-        });
-    }
     let outer = Fields::of("event".to_owned(), raw).map_err(|error| invalid(None, &error))?;
     let inner = outer.find("event").filter(|inner| inner.get().starts_with('{'));
     let derived = outer
@@ -74,6 +66,10 @@ fn parse_event(text: &[u8], terminal: &TerminalTypes, derived: bool) -> Result<P
     let json = json_text::normalise(text, limits::JSON_DEPTH)
         .map_err(|error| invalid(None, &InvalidBody::NotJson(error.to_string())))?;
     let fields = EventFields::read(&json)?;
+    // Counted as it is stored and sent on, so that what one gateway takes the next one takes too.
+    if json.len() > limits::EVENT_BYTES {
+        return Err(too_large(fields.known_id()));
+    }
     let kind = fields.id("type", |text| Some(text.to_owned()))?;
     let said = RunStatus::from_terminal_event_type(&kind).or_else(|| terminal.get(&kind).copied());
     let (tenant, run) = (
@@ -105,7 +101,8 @@ struct EventFields<'a> {
     run_id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     agent_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    // `null` is a value here: the sequence given to the event would stand beside it, under the same name.
+    #[serde(borrow, default, deserialize_with = "even_null")]
     sequence: Option<&'a RawValue>,
 }
 
@@ -138,12 +135,13 @@ impl<'a> EventFields<'a> {
     }
 
     fn sequence(&self) -> Result<Option<u64>, InvalidEvent> {
-        let Some(raw) = self.sequence.filter(|raw| raw.get() != "null") else { return Ok(None) };
+        let Some(raw) = self.sequence else { return Ok(None) };
         let plain = raw.get().bytes().all(|byte| byte.is_ascii_digit());
         let value = plain.then(|| raw.get().parse::<u64>().ok()).flatten();
         value.filter(|value| (1..=crate::domain::event::MAX_SEQUENCE).contains(value)).map(Some).ok_or_else(
             || {
-                let expected = format!("must be an integer from 1 to {}", crate::domain::event::MAX_SEQUENCE);
+                let most = crate::domain::event::MAX_SEQUENCE;
+                let expected = format!("must be an integer from 1 to {most}, or be left out");
                 invalid(self.known_id(), &InvalidBody::field("sequence", expected))
             },
         )
@@ -160,6 +158,19 @@ fn invalid(event_id: Option<String>, error: &InvalidBody) -> InvalidEvent {
         InvalidBody::Field { field, .. } => field.clone(),
     };
     InvalidEvent { event_id, field, reason: limits::clean_reason(&error.to_string()), too_large: false }
+}
+
+fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+fn too_large(event_id: Option<String>) -> InvalidEvent {
+    InvalidEvent {
+        event_id,
+        field: "event".to_owned(),
+        reason: format!("an event may have at most {} bytes", limits::EVENT_BYTES),
+        too_large: true,
+    }
 }
 
 /// What this gateway says beside an event it serves, as JSON.
@@ -236,6 +247,7 @@ mod tests {
             (r#""type":"agentos.run.completed""#, r#""type":"""#, "type"),
             (r#""sequence":3"#, r#""sequence":"3""#, "sequence"),
             (r#""sequence":3"#, r#""sequence":0"#, "sequence"),
+            (r#""sequence":3"#, r#""sequence":null"#, "sequence"),
             (r#""sequence":3"#, r#""sequence":-1"#, "sequence"),
             (r#""sequence":3"#, r#""sequence":3.0"#, "sequence"),
             (r#""sequence":3"#, r#""sequence":4294967296"#, "sequence"),

@@ -2,16 +2,17 @@
 //!
 //! One bad entry never spoils its neighbours; the good ones are one durable unit.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::admission::Caller;
 use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
 use crate::domain::id::{EventId, RunId};
-use crate::domain::limits;
+use crate::domain::{json_equal, limits};
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::envelope::{self, InvalidEvent, ParsedEvent, TerminalTypes};
 use crate::protocol::error_code::ErrorCode;
@@ -60,7 +61,8 @@ pub struct EntryResult {
     pub reason: Option<String>,
 }
 
-/// Takes apart a JSON body in any of the three AgentOS shapes.
+/// Takes apart a JSON body in any of the three AgentOS shapes. Only as deep as the list of entries: each of
+/// them is checked by itself, so that a bad one spoils nothing else.
 pub fn parse_json(body: &[u8]) -> Result<IngestBody<'_>, Problem> {
     let root = Fields::of_body(body)?;
     let claimed_tenant = match root.find_object("auth")? {
@@ -108,7 +110,7 @@ impl Ingest {
         let mut results = Vec::with_capacity(body.entries.len());
         let mut batch = Vec::new();
         let mut places = Vec::new();
-        let mut seen: HashSet<(RunId, EventId)> = HashSet::new();
+        let mut first: HashMap<(RunId, EventId), Bytes> = HashMap::new();
         for raw in body.entries {
             let entry = raw.map_err(not_json).and_then(|raw| envelope::parse(raw, &self.terminal));
             let parsed = match entry {
@@ -120,23 +122,31 @@ impl Ingest {
             };
             if parsed.tenant != caller.tenant {
                 results.push(foreign_tenant(&parsed));
-            } else if !seen.insert((parsed.run.clone(), parsed.event.event_id.clone())) {
-                results.push(repeated(&parsed));
-            } else {
-                places.push(results.len());
-                results.push(repeated(&parsed)); // overwritten by what the log answers
-                let key = RunKey { tenant: parsed.tenant, run: parsed.run };
-                batch.push(BatchEntry { key, agent: parsed.agent, event: parsed.event });
+                continue;
             }
+            let id = (parsed.run.clone(), parsed.event.event_id.clone());
+            results.push(repeated(&parsed)); // overwritten by what the log answers
+            if first.get(&id).is_some_and(|before| json_equal::equal(before, &parsed.event.json)) {
+                continue;
+            }
+            // An id that comes again with other content is for the log to judge, as in two requests.
+            first.entry(id.clone()).or_insert_with(|| parsed.event.json.clone());
+            places.push((results.len() - 1, id));
+            let key = RunKey { tenant: parsed.tenant, run: parsed.run };
+            batch.push(BatchEntry { key, agent: parsed.agent, event: parsed.event });
         }
-        let ids: Vec<EventId> = batch.iter().map(|entry| entry.event.event_id.clone()).collect();
         let appended = if batch.is_empty() {
             Vec::new()
         } else {
             self.store.append_batch(Sender::Client, batch).await?
         };
-        for ((place, id), outcome) in places.into_iter().zip(ids).zip(appended) {
-            results[place] = entry_result(&id, &outcome);
+        let mut held = HashSet::new();
+        for ((place, id), outcome) in places.into_iter().zip(appended) {
+            let result = entry_result(&id.1, &outcome);
+            // A duplicate of what this request has brought already stays a repeat inside the request.
+            if !matches!(outcome, Appended::Stored(_) | Appended::Duplicate(_)) || held.insert(id) {
+                results[place] = result;
+            }
         }
         Ok(self.sum_up(results))
     }

@@ -13,8 +13,11 @@ use rusqlite::{Connection, OpenFlags};
 use super::{DATABASE_FILE, OpenError, lock_directory};
 use crate::entropy::Entropy;
 
-/// Pages copied in one step, between which writers may write.
-const PAGES_PER_STEP: i32 = 1024;
+/// All pages in one step. The copy reads one snapshot, beside which writers go on writing; between two steps
+/// a write of theirs would start it again from the first page, for ever under load.
+const ALL_PAGES: i32 = i32::MAX;
+/// Between two tries to get hold of a busy database.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Why no copy was made. Nothing half-made is left under the wanted name.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,9 @@ pub enum BackupError {
     /// The data directory is in use, or cannot be used.
     #[error(transparent)]
     Directory(#[from] OpenError),
+    /// The target's write-ahead log would be taken for the copy's own.
+    #[error("{0} belongs to a database that is gone; move it away too")]
+    LeftOver(PathBuf),
     /// SQLite failed.
     #[error("the copy failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -49,10 +55,11 @@ pub fn backup(data_dir: &Path, target: &Path) -> Result<(), BackupError> {
     if target.exists() {
         return Err(BackupError::Exists(target.to_owned()));
     }
-    let part = part_of(target);
-    copy(&data_dir.join(DATABASE_FILE), &part)?;
-    check(&part)?;
-    publish(&part, target)
+    let source = data_dir.join(DATABASE_FILE);
+    make(target, |part| {
+        copy(&source, part)?;
+        check(part)
+    })
 }
 
 /// Makes `data_dir` hold what the backup holds, under a new incarnation. The directory must be free of a
@@ -63,20 +70,35 @@ pub fn restore(backup: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), 
     if target.exists() {
         return Err(BackupError::Exists(target));
     }
-    let part = part_of(&target);
-    copy(backup, &part)?;
-    check(&part)?;
-    let copied = Connection::open(&part)?;
-    copied
-        .execute("UPDATE meta SET value = ?1 WHERE key = 'incarnation'", [super::random_hex(entropy, 8)])?;
-    copied.close().map_err(|(_, error)| error)?;
-    publish(&part, &target)
+    let write_ahead_log = beside(&target, "-wal");
+    if write_ahead_log.exists() {
+        return Err(BackupError::LeftOver(write_ahead_log));
+    }
+    make(&target, |part| {
+        copy(backup, part)?;
+        check(part)?;
+        let incarnation = super::random_hex(entropy, 8);
+        let copied = Connection::open(part)?;
+        copied.execute("UPDATE meta SET value = ?1 WHERE key = 'incarnation'", [incarnation])?;
+        copied.close().map_err(|(_, error)| error)?;
+        Ok(())
+    })
 }
 
-fn part_of(target: &Path) -> PathBuf {
-    let mut part = target.as_os_str().to_owned();
-    part.push(".part");
-    part.into()
+/// Makes a file under another name first; what failed half-way is removed.
+fn make(target: &Path, fill: impl FnOnce(&Path) -> Result<(), BackupError>) -> Result<(), BackupError> {
+    let part = beside(target, ".part");
+    let made = fill(&part).and_then(|()| publish(&part, target));
+    if made.is_err() && part.exists() {
+        std::fs::remove_file(&part)?;
+    }
+    made
+}
+
+fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
 }
 
 fn copy(source: &Path, part: &Path) -> Result<(), BackupError> {
@@ -89,7 +111,7 @@ fn copy(source: &Path, part: &Path) -> Result<(), BackupError> {
     let from = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     from.busy_timeout(Duration::from_secs(5))?;
     let mut to = Connection::open(part)?;
-    Backup::new(&from, &mut to)?.run_to_completion(PAGES_PER_STEP, Duration::from_millis(1), None)?;
+    Backup::new(&from, &mut to)?.run_to_completion(ALL_PAGES, RETRY, None)?;
     // The copy is one file: no write-ahead log beside it.
     to.pragma_update(None, "journal_mode", "DELETE")?;
     to.close().map_err(|(_, error)| error)?;
@@ -102,8 +124,6 @@ fn check(part: &Path) -> Result<(), BackupError> {
     if finding == "ok" {
         return Ok(());
     }
-    drop(copied);
-    std::fs::remove_file(part)?;
     Err(BackupError::Damaged { path: part.to_owned(), finding })
 }
 

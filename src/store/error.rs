@@ -5,7 +5,7 @@ use rusqlite::ErrorCode;
 /// Why a unit of work or a read did not happen. Nothing of a failed unit is kept.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// The disk, or the quota on it, is full. Writes resume by themselves when space returns.
+    /// The disk is full. Writes resume by themselves when space returns.
     #[error("the disk of the data directory is full")]
     Full,
     /// The writer's queue is full.

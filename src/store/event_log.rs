@@ -15,7 +15,7 @@ use super::writer::Unit;
 use crate::domain::event::{Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, StoredEvent};
 use crate::domain::holes::{GapReason, HeadChange, HeadError};
 use crate::domain::run::RunStatus;
-use crate::domain::{json_text, limits};
+use crate::domain::{json_equal, limits};
 
 /// Bits of a position that hold the sequence.
 const SEQUENCE_BITS: u32 = 32;
@@ -372,10 +372,10 @@ fn refusal(head: &StreamHead, sender: &Sender, event: &NewEvent) -> Option<Rejec
 /// so its repeat is given the same one before they are compared.
 fn is_same(event: &NewEvent, held: &Held) -> bool {
     match event.sequence {
-        Some(_) => json_text::equal(&event.json, &held.json),
+        Some(_) => json_equal::equal(&event.json, &held.json),
         None => {
-            json_text::equal(&numbered(&event.json, held.sequence), &held.json)
-                || json_text::equal(&event.json, &held.json)
+            json_equal::equal(&numbered(&event.json, held.sequence), &held.json)
+                || json_equal::equal(&event.json, &held.json)
         }
     }
 }

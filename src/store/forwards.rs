@@ -14,7 +14,7 @@ use super::writer::Unit;
 use crate::domain::forward::{AttemptOutcome, ForwardState};
 use crate::domain::id::{AgentId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::run::RunStatus;
-use crate::domain::{json_text, limits};
+use crate::domain::{json_equal, limits};
 
 /// One attempt, as kept with its forward.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,7 +93,7 @@ pub struct ForwardRecord {
 impl ForwardRecord {
     /// True when a request with this meaning is the one that made the forward.
     pub fn means(&self, meaning: &[u8]) -> bool {
-        json_text::equal(&self.request, meaning)
+        json_equal::equal(&self.request, meaning)
     }
 
     /// Nothing was started under its key: the same request may be tried again.

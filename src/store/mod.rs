@@ -38,6 +38,7 @@ use self::readers::Readers;
 use self::writer::Writer;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
+use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
 /// The database inside the data directory.
@@ -91,17 +92,17 @@ pub struct Store {
 
 impl Store {
     /// Locks the data directory, opens the database in it, brings its schema up to date and starts the
-    /// writer. `observer` hears of every stream that moves.
+    /// writer. `observer` hears of every stream that moves; `metrics` counts the commits.
     pub async fn open(
         data_dir: &Path,
         clock: Clock,
         entropy: &Entropy,
         tasks: Tasks,
-        observer: Arc<dyn TailObserver>,
+        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
     ) -> Result<Self, OpenError> {
         let lock = lock_directory(data_dir)?;
         let database = data_dir.join(DATABASE_FILE);
-        let opened = Self::open_database(&database, clock, entropy, tasks, observer, lock).await;
+        let opened = Self::open_database(&database, clock, entropy, tasks, (observer, metrics), lock).await;
         opened.map_err(|source| OpenError::Database { path: database, source })
     }
 
@@ -110,7 +111,7 @@ impl Store {
         clock: Clock,
         entropy: &Entropy,
         tasks: Tasks,
-        observer: Arc<dyn TailObserver>,
+        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
         lock: File,
     ) -> Result<Self, StoreError> {
         connection::check_version()?;
@@ -120,7 +121,8 @@ impl Store {
         let failed = CancellationToken::new();
         let checkpointer = checkpoint::Checkpointer::start(database)?;
         let connection = connection::open_writer(database)?;
-        let (writer, _) = Writer::start(connection, checkpointer, clock.clone(), observer, failed.clone())?;
+        let heard = (observer, metrics);
+        let (writer, _) = Writer::start(connection, checkpointer, clock.clone(), heard, failed.clone())?;
         Ok(Store {
             clock,
             writer,

@@ -22,6 +22,7 @@ use super::heads::Heads;
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::StreamState;
+use crate::metrics::Metrics;
 
 /// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
 const QUEUE: usize = 1024;
@@ -108,7 +109,7 @@ impl Writer {
         connection: Connection,
         checkpointer: Checkpointer,
         clock: Clock,
-        observer: Arc<dyn TailObserver>,
+        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
         failed: CancellationToken,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
@@ -119,6 +120,7 @@ impl Writer {
             checkpointer,
             clock,
             observer,
+            metrics,
             failed,
             troubled: told,
             heads: Heads::default(),
@@ -176,6 +178,7 @@ struct WriterThread {
     checkpointer: Checkpointer,
     clock: Clock,
     observer: Arc<dyn TailObserver>,
+    metrics: Arc<Metrics>,
     failed: CancellationToken,
     troubled: Arc<AtomicBool>,
     heads: Heads,
@@ -234,6 +237,7 @@ impl WriterThread {
         }
         let moved = self.heads.flush(&self.connection, now_ms)?;
         self.connection.execute_batch("COMMIT")?;
+        self.metrics.log_commits.inc();
         self.publish(&moved, appended);
         Ok(())
     }

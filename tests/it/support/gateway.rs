@@ -101,11 +101,15 @@ impl TestGateway {
     }
 
     /// Starts a gateway with a configuration of the test's own.
-    pub(crate) async fn start_with(mut config: Config, peers: Vec<PeerOptions>) -> Self {
+    pub(crate) async fn start_with(config: Config, peers: Vec<PeerOptions>) -> Self {
+        Self::start_at(Clock::system(), config, peers).await
+    }
+
+    /// Starts a gateway whose wall clock is the test's.
+    pub(crate) async fn start_at(clock: Clock, mut config: Config, peers: Vec<PeerOptions>) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         config.gateway.data_dir = data.path().join("data");
         config.peers.extend(peers);
-        let clock = Clock::system();
         let gateway = Gateway::start_with(config.clone(), clock.clone(), Entropy::from_os())
             .await
             .expect("the gateway starts");

@@ -4,6 +4,7 @@
 pub(crate) mod document;
 pub(crate) mod fault_proxy;
 pub(crate) mod gateway;
+pub(crate) mod log;
 pub(crate) mod orchestrator;
 pub(crate) mod raw;
 pub(crate) mod sse_client;

@@ -1,0 +1,311 @@
+//! The log against a plain in-memory model: whatever is appended, marked, expired and reopened, in any
+//! order, both say the same, and nothing that was ever read changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway::clock::Clock;
+use causeway::domain::event::{Appended, ConflictKind, NewEvent, Rejection, RunKey, Sender, StoredEvent};
+use causeway::domain::id::{EventId, PeerId, RunId, TenantId};
+use causeway::domain::run::RunStatus;
+use causeway::domain::stream::StreamState;
+use causeway::entropy::Entropy;
+use causeway::metrics::Metrics;
+use causeway::store::{BatchEntry, PageRange, ReaderBatch, Store, TailObserver};
+use causeway::tasks::Tasks;
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+use serde_json::{Value, json};
+
+/// Nobody follows.
+pub(crate) struct Unwatched;
+
+impl TailObserver for Unwatched {
+    fn is_watched(&self, _: i64) -> bool {
+        false
+    }
+
+    fn advanced(&self, _: i64, _: StreamState, _: Vec<StoredEvent>) {}
+}
+
+/// Opens the log of a directory.
+pub(crate) async fn open(directory: &Path, clock: &Clock, metrics: &Arc<Metrics>) -> Store {
+    let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::clone(metrics));
+    let opened = Store::open(directory, clock.clone(), &Entropy::seeded(1), Tasks::default(), heard).await;
+    opened.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A run of the one tenant.
+pub(crate) fn key(run: usize) -> RunKey {
+    let tenant = TenantId::parse("tnt").expect("a tenant");
+    RunKey { tenant, run: RunId::parse(&format!("run_{run}")).expect("a run") }
+}
+
+/// An event as ingest would hand it on.
+pub(crate) fn entry(run: usize, push: Push) -> BatchEntry {
+    let id = format!("evt_{}", push.id);
+    let mut json = json!({ "event_id": id, "payload": push.content });
+    if let Some(sequence) = push.sequence {
+        json["sequence"] = Value::from(sequence);
+    }
+    let event = NewEvent {
+        event_id: EventId::parse(&id).expect("an id"),
+        sequence: push.sequence,
+        terminal: push.ends.then_some(RunStatus::Completed),
+        starts_work: true,
+        derived: false,
+        json: Bytes::from(json.to_string()),
+    };
+    BatchEntry { key: key(run), agent: None, event }
+}
+
+/// One event of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Push {
+    pub(crate) id: u32,
+    pub(crate) sequence: Option<u64>,
+    pub(crate) content: u8,
+    pub(crate) ends: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Append(bool, Vec<(usize, Push)>),
+    MarkGap(usize, u64, u64),
+    ExpireFinished(u64),
+    ExpireSurplus(u64),
+    Reopen,
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let sequence = prop_oneof![2 => Just(None), 5 => (1..14u64).prop_map(Some)];
+    let push = (0..12u32, sequence, prop::bool::weighted(0.1), prop::bool::weighted(0.04))
+        .prop_map(|(id, sequence, other, ends)| Push { id, sequence, content: other.into(), ends });
+    // Mostly an id goes with its sequence, so that repeats are repeats.
+    let tied =
+        (1..14u32).prop_map(|id| Push { id: 100 + id, sequence: Some(id.into()), content: 0, ends: false });
+    let batch = prop::collection::vec((0..3usize, prop_oneof![1 => push, 1 => tied]), 1..6);
+    prop_oneof![
+        12 => (prop::bool::weighted(0.25), batch).prop_map(|(by_peer, batch)| Act::Append(by_peer, batch)),
+        2 => (0..3usize, 1..14u64, 0..6u64).prop_map(|(run, from, length)| Act::MarkGap(run, from, from + length)),
+        1 => (0..4u64).prop_map(Act::ExpireFinished),
+        1 => (4..20u64).prop_map(Act::ExpireSurplus),
+        1 => Just(Act::Reopen),
+    ]
+}
+
+#[derive(Debug, Default)]
+struct ModelStream {
+    of_peer: bool,
+    /// Held: sequence → id and content.
+    held: BTreeMap<u64, (u32, u8)>,
+    oldest: u64,
+    last: u64,
+    known: BTreeSet<u64>,
+    finished_at: Option<i64>,
+}
+
+impl ModelStream {
+    fn by_id(&self, id: u32) -> Option<(u64, u8)> {
+        self.held.iter().find(|(_, held)| held.0 == id).map(|(sequence, held)| (*sequence, held.1))
+    }
+
+    fn append(&mut self, by_peer: bool, push: Push, now_ms: i64) -> Appended {
+        let same = |(sequence, content): (u64, u8)| {
+            content == push.content && push.sequence.is_none_or(|given| given == sequence)
+        };
+        let held = self.by_id(push.id);
+        let duplicate = held.filter(|held| same(*held)).map(|(sequence, _)| Appended::Duplicate(sequence));
+        let conflict = held.map(|(sequence, _)| Appended::Conflict(ConflictKind::EventId, sequence));
+        let sequence = push.sequence.unwrap_or(self.last.max(self.oldest - 1) + 1);
+        let refused = if by_peer != self.of_peer {
+            Some(Rejection::OriginMismatch)
+        } else if push.sequence.is_none() && self.of_peer {
+            Some(Rejection::SequenceRequired)
+        } else if self.finished_at.is_some() && sequence > self.last {
+            Some(Rejection::StreamEnded)
+        } else if sequence < self.oldest {
+            Some(Rejection::Expired)
+        } else {
+            None
+        };
+        if let Some(rejection) = refused {
+            return duplicate.unwrap_or(Appended::Rejected(rejection));
+        }
+        if let Some(known) = duplicate.or(conflict) {
+            return known;
+        }
+        if self.held.contains_key(&sequence) {
+            return Appended::Conflict(ConflictKind::Sequence, sequence);
+        }
+        self.held.insert(sequence, (push.id, push.content));
+        self.last = self.last.max(sequence);
+        if push.ends && self.finished_at.is_none() {
+            self.finished_at = Some(now_ms);
+        }
+        Appended::Stored(sequence)
+    }
+
+    fn missing(&self) -> Vec<u64> {
+        (self.oldest..=self.last).filter(|sequence| !self.held.contains_key(sequence)).collect()
+    }
+
+    fn expire_below(&mut self, oldest: u64) {
+        self.oldest = self.oldest.max(oldest);
+        self.held = self.held.split_off(&self.oldest);
+    }
+}
+
+#[derive(Default)]
+struct Model {
+    streams: BTreeMap<usize, ModelStream>,
+    /// In the order they became known.
+    order: Vec<usize>,
+}
+
+impl Model {
+    fn append(&mut self, by_peer: bool, run: usize, push: Push, now_ms: i64) -> Appended {
+        let order = &mut self.order;
+        let stream = self.streams.entry(run).or_insert_with(|| {
+            order.push(run);
+            ModelStream { of_peer: by_peer, oldest: 1, ..ModelStream::default() }
+        });
+        stream.append(by_peer, push, now_ms)
+    }
+
+    fn expire_finished(&mut self, before_ms: i64) {
+        for stream in self.streams.values_mut().filter(|s| s.finished_at.is_some_and(|at| at < before_ms)) {
+            stream.expire_below(if stream.held.is_empty() { 0 } else { stream.last + 1 });
+        }
+    }
+
+    /// Whole finished runs, oldest first, then the oldest events of the others.
+    fn expire_surplus(&mut self, most: usize) {
+        let mut order = self.order.clone();
+        order.sort_by_key(|run| {
+            let finished_at = self.streams[run].finished_at;
+            (finished_at.is_none(), finished_at)
+        });
+        for run in order {
+            let total: usize = self.streams.values().map(|stream| stream.held.len()).sum();
+            let surplus = total.saturating_sub(most);
+            let stream = self.streams.get_mut(&run).expect("known");
+            if surplus == 0 || stream.held.is_empty() {
+                continue;
+            }
+            let whole = stream.finished_at.is_some() || stream.held.len() <= surplus;
+            let trimmed = stream.held.keys().nth(surplus - 1).map_or(0, |gone| gone + 1);
+            stream.expire_below(if whole { stream.last + 1 } else { trimmed });
+        }
+    }
+}
+
+/// Every byte ever read, by run and sequence.
+type Seen = HashMap<(usize, u64), Vec<u8>>;
+
+async fn check(store: &Store, model: &Model, seen: &mut Seen) {
+    for (run, stream) in &model.streams {
+        let number = store.find_run(&key(*run)).await.expect("a read").expect("the run").stream_no;
+        let state = store.stream_state(number).await.expect("a state");
+        assert_eq!((state.oldest, state.last), (stream.oldest, stream.last), "run {run}");
+        assert_eq!(state.ended, stream.finished_at.is_some());
+        let holes: Vec<(u64, bool)> = state
+            .holes
+            .iter()
+            .flat_map(|hole| (hole.from..=hole.to).map(|sequence| (sequence, hole.reason.is_some())))
+            .collect();
+        let missing: Vec<(u64, bool)> = stream
+            .missing()
+            .into_iter()
+            .map(|sequence| (sequence, stream.known.contains(&sequence)))
+            .collect();
+        assert_eq!(holes, missing, "run {run}");
+        let high_water = missing.first().map_or(stream.last.max(stream.oldest - 1), |(first, _)| first - 1);
+        assert_eq!(state.high_water, high_water, "run {run}");
+        let resume = missing.iter().find(|(_, known)| !known).map(|(first, _)| first - 1);
+        let resume = resume.unwrap_or(stream.last.max(stream.oldest - 1));
+        assert_eq!(store.resume_from(number).await.expect("a read"), resume);
+        // Small pages, so that their seams are checked too.
+        let (mut read, mut after) = (Vec::new(), 0);
+        loop {
+            let range = PageRange { after, to: u64::MAX, max_events: 3, max_bytes: 1 << 20 };
+            let page = store.read_events(number, range, Vec::new(), |page: &mut Vec<_>, row| {
+                page.push((row.sequence, row.json.to_vec()));
+            });
+            let (page, last) = page.await.expect("a page");
+            read.extend(page);
+            let Some(last) = last else { break };
+            after = last;
+        }
+        let wanted: Vec<u64> = stream.held.keys().copied().collect();
+        assert_eq!(read.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), wanted, "run {run}");
+        for ((sequence, json), (id, content)) in read.into_iter().zip(stream.held.values()) {
+            let event: Value = serde_json::from_slice(&json).expect("JSON");
+            let expected =
+                json!({ "event_id": format!("evt_{id}"), "sequence": sequence, "payload": content });
+            assert_eq!(event, expected);
+            let before = seen.entry((*run, sequence)).or_insert_with(|| json.clone());
+            assert_eq!(*before, json, "what was read once has changed");
+        }
+    }
+}
+
+async fn play(acts: Vec<Act>) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (clock, metrics) = (Clock::manual(1_000_000), Arc::new(Metrics::default()));
+    let mut store = open(directory.path(), &clock, &metrics).await;
+    let (mut model, mut seen) = (Model::default(), Seen::new());
+    let peer = || Sender::Peer(PeerId::parse("stk_p").expect("a peer"));
+    for act in acts {
+        clock.advance(Duration::from_secs(1));
+        let now_ms = clock.now_ms();
+        match act {
+            Act::Append(by_peer, batch) => {
+                let sender = if by_peer { peer() } else { Sender::Client };
+                let entries = batch.iter().map(|(run, push)| entry(*run, *push)).collect();
+                let answered = store.append_batch(sender, entries).await.expect("a commit");
+                let expected: Vec<Appended> =
+                    batch.iter().map(|(run, push)| model.append(by_peer, *run, *push, now_ms)).collect();
+                assert_eq!(answered, expected, "{batch:?}");
+            }
+            Act::MarkGap(run, from, to) => {
+                let Some(stream) = model.streams.get_mut(&run) else { continue };
+                let missing = stream.missing();
+                stream.known.extend(missing.into_iter().filter(|s| (from..=to).contains(s)));
+                let number = store.find_run(&key(run)).await.expect("a read").expect("the run").stream_no;
+                let batch = ReaderBatch { gaps: vec![(from, to)], ..ReaderBatch::default() };
+                store.append_read(number, peer(), batch).await.expect("a commit");
+            }
+            Act::ExpireFinished(seconds) => {
+                let before_ms = now_ms - 1000 * seconds as i64;
+                while store.expire_finished(before_ms).await.expect("a sweep") > 0 {}
+                model.expire_finished(before_ms);
+            }
+            Act::ExpireSurplus(most) => {
+                while store.expire_surplus(most).await.expect("a sweep") > 0 {}
+                model.expire_surplus(most as usize);
+            }
+            Act::Reopen => {
+                store.close().await;
+                drop(store);
+                store = open(directory.path(), &clock, &metrics).await;
+            }
+        }
+        check(&store, &model, &mut seen).await;
+    }
+    store.close().await;
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 48, failure_persistence: None, ..Config::default() })]
+
+    // L2, L3, L4, A-16, A-17, A-18
+    #[test]
+    fn the_log_says_what_a_plain_model_says(acts in prop::collection::vec(any_act(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(play(acts));
+    }
+}

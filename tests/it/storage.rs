@@ -1,0 +1,205 @@
+//! The disk under the log: one fsync for many, nothing seen before it, and what happens when it is full.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use causeway::clock::Clock;
+use causeway::domain::event::{Appended, Sender};
+use causeway::metrics::Metrics;
+use futures_util::future::{join, join_all};
+
+use crate::log_model::{Push, entry, open};
+use crate::support::gateway::TestGateway;
+use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
+use crate::support::sse_client::SseClient;
+
+/// Names the small disk to the child that works on it.
+const SMALL_DISK: &str = "CAUSEWAY_TEST_SMALL_DISK";
+
+// quality: group commit
+#[tokio::test]
+async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself() {
+    const APPENDS: usize = 600;
+    let directory = tempfile::tempdir().expect("a directory");
+    let metrics = Arc::new(Metrics::default());
+    let store = open(directory.path(), &Clock::system(), &metrics).await;
+    let before = metrics.log_commits.get();
+    let append = |at: usize| {
+        let push = Push { id: at as u32, sequence: None, content: 0, ends: false };
+        store.append_batch(Sender::Client, vec![entry(at % 7, push)])
+    };
+    let answers = join_all((0..APPENDS).map(append)).await;
+    let commits = metrics.log_commits.get() - before;
+    assert!((1..=APPENDS as u64 / 10).contains(&commits), "{commits} commits");
+    let mut given: Vec<(usize, u64)> = Vec::new();
+    for (at, answer) in answers.into_iter().enumerate() {
+        match answer.expect("a commit").as_slice() {
+            [Appended::Stored(sequence)] => given.push((at % 7, *sequence)),
+            other => panic!("{other:?}"),
+        }
+    }
+    given.sort_unstable();
+    given.dedup();
+    assert_eq!(given.len(), APPENDS, "no sequence twice");
+    store.close().await;
+}
+
+// L5: what a second connection reads is committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_is_answered_or_sees_an_event_finds_it_committed() {
+    const EVENTS: u64 = 60;
+    let gateway = TestGateway::start(Vec::new()).await;
+    let event = |sequence: u64| event_text("r", &format!("e{sequence}"), "", "{}");
+    push(&gateway, &[event(0)]).await.expect(200);
+    let database = beside(&gateway.data_dir());
+    let mut stream = SseClient::connect(gateway.address(), "/v1/federation/runs/r/events", &[]).await;
+    let following = async {
+        for _ in 0..=EVENTS {
+            let sequence = stream.next_event().await.sequence();
+            let held = rows_of(&database, "r") as u64;
+            assert!(held >= sequence, "event {sequence} was seen while {held} were committed");
+        }
+    };
+    let answered = beside(&gateway.data_dir());
+    let pushing = async {
+        for group in 0..EVENTS / 4 {
+            let batches: Vec<_> = (1..=4).map(|at| [event(4 * group + at)]).collect();
+            let answers = join_all(batches.iter().map(|batch| push(&gateway, batch))).await;
+            for answer in answers {
+                let sequence = answer.json["results"][0]["sequence"].as_u64().expect("stored");
+                assert!(rows_of(&answered, "r") as u64 >= sequence);
+            }
+        }
+    };
+    join(following, pushing).await;
+}
+
+/// Runs one hidden test of this binary in a shell that has first done `prepare`.
+fn in_a_child(prepare: &str, test: &str, directory: &Path) -> Output {
+    let binary = std::env::current_exe().expect("this binary");
+    let script = format!("{prepare} && exec \"$0\" --ignored --exact {test} --nocapture");
+    Command::new("sh")
+        .args(["-c", &script])
+        .arg(binary)
+        .env(SMALL_DISK, directory)
+        .env("TMPDIR", directory)
+        .output()
+        .expect("a shell")
+}
+
+#[track_caller]
+fn assert_passed(child: &Output) {
+    let said = [String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr)].concat();
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Pushes events of 50 kB until one is refused; answers how many were acknowledged, and the refusal.
+async fn push_until_refused(
+    gateway: &TestGateway,
+    acknowledged: &mut u64,
+) -> crate::support::gateway::Answer {
+    let payload = format!("\"{}\"", "x".repeat(50_000));
+    for _ in 0..1000 {
+        let next = *acknowledged + 1;
+        let event = event_text("r", &format!("e{next}"), &next.to_string(), &payload);
+        let answer = push(gateway, &[event]).await;
+        if answer.status != 200 {
+            return answer;
+        }
+        *acknowledged = next;
+    }
+    panic!("the disk never filled up");
+}
+
+async fn all_are_read(gateway: &TestGateway, acknowledged: u64) {
+    let (mut read, mut from) = (Vec::new(), 0);
+    loop {
+        let page = page(gateway, "r", from).await.expect(200);
+        read.extend(sequences(&page));
+        from = page.json["next_from_sequence"].as_u64().expect("a cursor");
+        if page.json["has_more"] == false {
+            break;
+        }
+    }
+    assert_eq!(read, (1..=acknowledged).collect::<Vec<_>>());
+}
+
+// L1, L11, A-16
+#[test]
+fn a_full_disk_refuses_writes_serves_reads_and_is_got_over_without_a_restart() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mount = "mount -t tmpfs -o size=8m tmpfs \"$CAUSEWAY_TEST_SMALL_DISK\"";
+    // A mount namespace of its own: by right, or as the root of a user namespace.
+    let may = |unshare: &str| {
+        let probe = format!("{unshare} sh -c '{mount}'");
+        let mut command = Command::new("sh");
+        command.args(["-c", &probe]).env(SMALL_DISK, directory.path());
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let Some(unshare) = ["unshare -m", "unshare -rm"].into_iter().find(|unshare| may(unshare)) else {
+        eprintln!("no mount namespace is allowed here; the limit on file sizes stands in for the disk");
+        return;
+    };
+    let test = "storage::inside_a_small_disk";
+    let inner = format!("{mount} && exec \"$0\" --ignored --exact {test} --nocapture");
+    let child = Command::new("sh")
+        .args(["-c", &format!("exec {unshare} sh -c '{inner}' \"$0\"")])
+        .arg(std::env::current_exe().expect("this binary"))
+        .env(SMALL_DISK, directory.path())
+        .env("TMPDIR", directory.path())
+        .output()
+        .expect("a shell");
+    assert_passed(&child);
+}
+
+#[tokio::test]
+#[ignore = "runs in the child of a_full_disk_refuses_writes…"]
+async fn inside_a_small_disk() {
+    let ballast = Path::new(&std::env::var_os(SMALL_DISK).expect("started by its parent")).join("ballast");
+    std::fs::write(&ballast, vec![1; 4 << 20]).expect("there is room");
+    let mut gateway = TestGateway::start(Vec::new()).await;
+    let mut acknowledged = 0;
+    let refused = push_until_refused(&gateway, &mut acknowledged).await.expect(507);
+    assert!(acknowledged > 10, "{acknowledged}");
+    assert_eq!(
+        (refused.code(), refused.json["error"]["retryable"].as_bool()),
+        ("insufficient_storage", Some(true))
+    );
+    assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
+    for _ in 0..3 {
+        all_are_read(&gateway, acknowledged).await;
+        push_until_refused(&gateway, &mut acknowledged).await.expect(507);
+    }
+    std::fs::remove_file(&ballast).expect("removable");
+    let before = acknowledged;
+    push_until_refused(&gateway, &mut acknowledged).await.expect(507);
+    assert!(acknowledged > before + 10, "writing resumed: {before} then {acknowledged}");
+    all_are_read(&gateway, acknowledged).await;
+    gateway.stop().await;
+    assert_eq!(rows_of(&beside(&gateway.data_dir()), "r") as u64, acknowledged, "no more and no less");
+}
+
+// L1, L11: a write that fails for any other reason than space.
+#[test]
+fn a_disk_that_fails_stops_writing_for_good_and_loses_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let prepare = "trap '' XFSZ && ulimit -f 4096";
+    assert_passed(&in_a_child(prepare, "storage::inside_a_file_size_limit", directory.path()));
+}
+
+#[tokio::test]
+#[ignore = "runs in the child of a_disk_that_fails…"]
+async fn inside_a_file_size_limit() {
+    assert!(std::env::var_os(SMALL_DISK).is_some(), "started by its parent");
+    let mut gateway = TestGateway::start(Vec::new()).await;
+    let mut acknowledged = 0;
+    let refused = push_until_refused(&gateway, &mut acknowledged).await.expect(503);
+    assert!(acknowledged > 10 && !refused.header("retry-after").is_empty(), "{acknowledged}");
+    push_until_refused(&gateway, &mut acknowledged).await.expect(503);
+    gateway.get("/readyz").await.expect(503);
+    gateway.get("/livez").await.expect(200);
+    all_are_read(&gateway, acknowledged).await;
+    gateway.stop().await;
+    assert_eq!(rows_of(&beside(&gateway.data_dir()), "r") as u64, acknowledged, "no more and no less");
+}
