@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
 use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
@@ -79,12 +79,14 @@ impl PeerClient {
             .append_pair("from_sequence", &after.to_string())
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
-        let mut request = self
-            .request(Method::GET, url, context)
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let mut asked = HeaderMap::new();
+        asked.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         if after > 0 {
-            request = request.header(headers::LAST_EVENT_ID, after.to_string());
+            asked.insert(headers::LAST_EVENT_ID, HeaderValue::from(after));
         }
+        // `headers` replaces the `Accept` of a plain call, where `header` would add a second one, and a peer
+        // that honours the first would answer with a page.
+        let request = self.request(Method::GET, url, context).headers(asked);
         let response = self.send(request).await.map_err(|failure| match failure {
             CallFailure::NeverLeft(reason) | CallFailure::Interrupted(reason) => {
                 OpenFailure::Unreachable(reason)
