@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, PeerOutcome, Reason};
 use crate::outbound::{CallContext, EventStream, OpenFailure, StreamEnd};
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::problem::PeerError;
-use crate::protocol::sse::Frame;
+use crate::protocol::sse::{DecodeError, Frame};
 use crate::store::{ReaderBatch, RunRecord, Store, StoreError};
 
 /// Frames taken in one batch.
@@ -242,10 +242,22 @@ impl Visitor<'_> {
     }
 
     /// Sorts frames into what the log takes; answers whether the home called the run lost.
-    fn sort(&self, frames: Vec<Frame>, progress: &mut Progress) -> (ReaderBatch, Option<VisitEnd>) {
+    fn sort(
+        &self,
+        frames: Vec<Result<Frame, DecodeError>>,
+        progress: &mut Progress,
+    ) -> (ReaderBatch, Option<VisitEnd>) {
         let mut batch = ReaderBatch::default();
         let mut end = None;
         for frame in frames {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.metrics.upstream_invalid.get_or_create(&self.peer.label()).inc();
+                    batch.invalid.push((error.to_string(), Vec::new()));
+                    continue;
+                }
+            };
             match frame.event.as_deref() {
                 Some("caught_up" | "end") if self.peer.is_gateway() => progress.passed_history = true,
                 Some("gap") if self.peer.is_gateway() => batch.gaps.extend(gap_range(&frame.data)),
