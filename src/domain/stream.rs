@@ -27,6 +27,21 @@ pub struct StreamState {
 }
 
 impl StreamState {
+    /// The first hole that may still be filled.
+    pub fn open_hole(&self) -> Option<&Hole> {
+        self.holes.iter().find(|hole| hole.reason.is_none())
+    }
+
+    /// Where a reader of the home goes on: everything up to here is held or missing for good.
+    pub fn resume_from(&self) -> u64 {
+        self.open_hole().map_or(self.last.max(self.oldest - 1), |hole| hole.from - 1)
+    }
+
+    /// The run's end is held, and nothing below it can still come.
+    pub fn is_complete(&self) -> bool {
+        self.ended && self.open_hole().is_none()
+    }
+
     /// The hole that a reader at `cursor` meets next, if one lies ahead.
     pub fn next_hole(&self, cursor: u64) -> Option<&Hole> {
         let at = self.holes.partition_point(|hole| hole.to <= cursor);

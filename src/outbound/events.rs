@@ -50,9 +50,6 @@ pub enum StreamEnd {
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// The bytes are no SSE within the limits.
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(DecodeError),
 }
 
 /// An open stream.
@@ -130,27 +127,20 @@ async fn said(mut response: Response) -> String {
 }
 
 impl EventStream {
-    /// Waits for frames, then takes all that have come, up to about `max_frames` and `max_bytes`.
-    /// Answers how the stream ended once nothing is left. Dropping the future loses nothing.
+    /// Waits for frames, then takes all that have come, up to about `max_frames` and `max_bytes`. One that
+    /// is too large is an error among them. Answers how the stream ended once nothing is left. Dropping the
+    /// future loses nothing.
     pub async fn next_frames(
         &mut self,
         max_frames: usize,
         max_bytes: usize,
-    ) -> Result<Vec<Frame>, StreamEnd> {
+    ) -> Result<Vec<Result<Frame, DecodeError>>, StreamEnd> {
         let mut frames = Vec::new();
         let mut bytes = 0;
         loop {
             while let Some(frame) = self.decoder.next_frame() {
-                match frame {
-                    Ok(frame) => {
-                        bytes += frame.data.len();
-                        frames.push(frame);
-                    }
-                    Err(error) => {
-                        self.ended = Some(StreamEnd::Protocol(error));
-                        break;
-                    }
-                }
+                bytes += frame.as_ref().map_or(0, |frame| frame.data.len());
+                frames.push(frame);
             }
             let full = frames.len() >= max_frames || bytes >= max_bytes;
             if !frames.is_empty() && (full || self.ended.is_some() || !self.take_what_is_here()) {

@@ -235,7 +235,7 @@ pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), P
         .with("last_sequence", state.last)
         .with("field", "from_sequence"));
     }
-    if request.after + 1 < state.oldest && !request.skip_gaps {
+    if request.after.saturating_add(1) < state.oldest && !request.skip_gaps {
         return Err(expired(state));
     }
     Ok(())
@@ -274,7 +274,7 @@ enum Step {
 }
 
 fn next_step(state: &StreamState, cursor: u64, now_ms: i64, hold_ms: i64, skip_gaps: bool) -> Step {
-    if cursor + 1 < state.oldest {
+    if cursor.saturating_add(1) < state.oldest {
         let to = state.oldest - 1;
         return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };
     }

@@ -19,7 +19,14 @@ use crate::store::TailObserver;
 /// The streams somebody follows.
 #[derive(Default)]
 pub struct Hub {
-    watched: Mutex<HashMap<i64, Arc<Watched>>>,
+    watched: Mutex<HashMap<i64, Entry>>,
+}
+
+/// A followed stream and how many follow it. The count is kept under the lock of the map, so that of any
+/// number of followers who leave at once the last one knows that it is.
+struct Entry {
+    watched: Arc<Watched>,
+    followers: usize,
 }
 
 /// One followed stream.
@@ -59,19 +66,17 @@ impl Hub {
     /// Starts to watch a stream. The state is unknown until the stream moves, or is offered.
     pub fn watch(self: &Arc<Self>, stream_no: i64, home: &str) -> Watch {
         let mut all = self.lock();
-        let watched = all.entry(stream_no).or_insert_with(|| {
-            Arc::new(Watched {
-                state: watch::Sender::new(None),
-                tail: Mutex::default(),
-                home: home.to_owned(),
-            })
+        let entry = all.entry(stream_no).or_insert_with(|| {
+            let (state, tail) = (watch::Sender::new(None), Mutex::default());
+            Entry { watched: Arc::new(Watched { state, tail, home: home.to_owned() }), followers: 0 }
         });
-        let watched = Arc::clone(watched);
+        entry.followers += 1;
+        let watched = Arc::clone(&entry.watched);
         let state = watched.state.subscribe();
         Watch { hub: Arc::clone(self), stream_no, watched, state }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Arc<Watched>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +87,8 @@ impl TailObserver for Hub {
     }
 
     fn advanced(&self, stream_no: i64, state: StreamState, events: Vec<StoredEvent>) {
-        let Some(watched) = self.lock().get(&stream_no).cloned() else { return };
+        let found = self.lock().get(&stream_no).map(|entry| Arc::clone(&entry.watched));
+        let Some(watched) = found else { return };
         watched.tail.lock().unwrap_or_else(PoisonError::into_inner).extend(&watched.home, &events);
         watched.offer(state);
     }
@@ -161,9 +167,35 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut all = self.hub.lock();
-        // Two handles are left when nobody else watches: the map's and this one's.
-        if Arc::strong_count(&self.watched) <= 2 {
+        let Some(entry) = all.get_mut(&self.stream_no) else { return };
+        entry.followers -= 1;
+        if entry.followers == 0 {
             all.remove(&self.stream_no);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_is_forgotten_however_its_followers_leave() {
+        let hub = Arc::new(Hub::default());
+        for stream_no in 0..500 {
+            let barrier = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for watch in (0..4).map(|_| hub.watch(stream_no, "stk_b")).collect::<Vec<_>>() {
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        drop(watch);
+                    });
+                }
+            });
+            assert!(!hub.is_watched(stream_no), "stream {stream_no} is kept for nobody");
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::metrics::{Metrics, PeerOutcome, Reason};
 use crate::outbound::{CallContext, EventStream, OpenFailure, StreamEnd};
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::problem::PeerError;
-use crate::protocol::sse::Frame;
+use crate::protocol::sse::{DecodeError, Frame};
 use crate::store::{ReaderBatch, RunRecord, Store, StoreError};
 
 /// Frames taken in one batch.
@@ -72,19 +72,27 @@ struct Progress {
     brought_new: bool,
     /// The largest sequence this connection showed, stored or not.
     seen: u64,
-    /// Where the log's last sequence should be if nothing is missing.
-    expected: u64,
+    /// The log's last sequence, while nothing is known to be missing below it.
+    whole_to: Option<u64>,
     /// When an open hole leads to a decision.
     hole_due: Option<Instant>,
     /// The home said that history is over, or that the run is.
     passed_history: bool,
+    /// Ranges the home said are gone, until an event behind them shows where they lie.
+    announced: Vec<(u64, u64)>,
 }
 
 impl Visitor<'_> {
     /// The whole connection, from the first byte to its end.
     pub(super) async fn visit(&self) -> Visit {
-        let mut progress =
-            Progress { brought_new: false, seen: 0, expected: 0, hole_due: None, passed_history: false };
+        let mut progress = Progress {
+            brought_new: false,
+            seen: 0,
+            whole_to: None,
+            hole_due: None,
+            passed_history: false,
+            announced: Vec::new(),
+        };
         let end = match self.open(&mut progress).await {
             Ok(mut stream) => self.pump(&mut stream, &mut progress).await.unwrap_or_else(VisitEnd::Store),
             Err(end) => end,
@@ -93,8 +101,9 @@ impl Visitor<'_> {
     }
 
     async fn open(&self, progress: &mut Progress) -> Result<EventStream, VisitEnd> {
-        let after = self.store.resume_from(self.run.stream_no).await.map_err(VisitEnd::Store)?;
-        progress.expected = after;
+        let state = self.store.stream_state(self.run.stream_no).await.map_err(VisitEnd::Store)?;
+        let after = state.resume_from();
+        progress.whole_to = state.open_hole().is_none().then_some(after);
         let context = call_context(self.run);
         let (path, idle) = (&self.run.events_path, self.options.idle_timeout);
         let opened = self.peer.client.open_events(context, path, after, self.options.max_event, idle).await;
@@ -125,7 +134,9 @@ impl Visitor<'_> {
                     if !self.healing {
                         return Ok(VisitEnd::Heal);
                     }
-                    self.give_up_holes(progress).await?;
+                    if self.give_up_holes(progress).await? {
+                        return Ok(VisitEnd::Complete);
+                    }
                     continue;
                 }
             };
@@ -148,11 +159,10 @@ impl Visitor<'_> {
         match end {
             StreamEnd::Eof => {}
             StreamEnd::Idle(_) => return Ok(VisitEnd::Idle),
-            StreamEnd::Broken(_) | StreamEnd::Protocol(_) => return Ok(VisitEnd::Broken(end.to_string())),
+            StreamEnd::Broken(_) => return Ok(VisitEnd::Broken(end.to_string())),
         }
         if self.healing {
-            self.give_up_holes(progress).await?;
-            if self.is_complete().await? {
+            if self.give_up_holes(progress).await? {
                 return Ok(VisitEnd::Complete);
             }
         } else if progress.hole_due.is_some() {
@@ -163,24 +173,22 @@ impl Visitor<'_> {
 
     async fn append(
         &self,
-        batch: ReaderBatch,
+        mut batch: ReaderBatch,
         progress: &mut Progress,
     ) -> Result<Option<VisitEnd>, StoreError> {
+        let seen = progress.seen;
+        batch.gaps.extend(progress.announced.extract_if(.., |(_, to)| *to < seen));
         if batch.events.is_empty() && batch.gaps.is_empty() && batch.invalid.is_empty() {
-            if progress.passed_history && self.healing {
-                self.give_up_holes(progress).await?;
-            }
-            return Ok(None);
+            let over = progress.passed_history && self.healing;
+            let complete = over && self.give_up_holes(progress).await?;
+            return Ok(complete.then_some(VisitEnd::Complete));
         }
         let ends = batch.events.iter().any(|event| event.terminal.is_some());
         let sender = Sender::Peer(self.peer.id().clone());
         let results = self.store.append_read(self.run.stream_no, sender, batch).await?;
         self.count(&results, progress);
-        if ends && self.is_complete().await? {
-            return Ok(Some(VisitEnd::Complete));
-        }
-        self.look_at_holes(progress).await?;
-        Ok(None)
+        let complete = self.look_at_holes(progress, ends).await?;
+        Ok(complete.then_some(VisitEnd::Complete))
     }
 
     fn count(&self, results: &[Appended], progress: &mut Progress) {
@@ -189,7 +197,8 @@ impl Visitor<'_> {
                 Appended::Stored(sequence) => {
                     self.metrics.events_stored.inc();
                     progress.brought_new = true;
-                    progress.expected = if *sequence == progress.expected + 1 { *sequence } else { u64::MAX };
+                    let in_turn = progress.whole_to.is_some_and(|whole| whole + 1 == *sequence);
+                    progress.whole_to = in_turn.then_some(*sequence);
                 }
                 Appended::Duplicate(_) => drop(self.metrics.events_duplicate.inc()),
                 Appended::Conflict(..) => drop(self.metrics.events_conflict.inc()),
@@ -201,16 +210,17 @@ impl Visitor<'_> {
         }
     }
 
-    /// Sets or clears the time by which an open hole must be filled.
-    async fn look_at_holes(&self, progress: &mut Progress) -> Result<(), StoreError> {
-        if progress.expected != u64::MAX {
-            return Ok(()); // every event came in its turn
+    /// Sets or clears the time by which an open hole must be filled; answers whether the log holds the run
+    /// to its end.
+    async fn look_at_holes(&self, progress: &mut Progress, ends: bool) -> Result<bool, StoreError> {
+        if progress.whole_to.is_some() && !ends {
+            return Ok(false); // every event came in its turn
         }
         let state = self.store.stream_state(self.run.stream_no).await?;
-        let Some(hole) = state.holes.iter().find(|hole| hole.reason.is_none()) else {
-            progress.expected = state.last;
+        let Some(hole) = state.open_hole() else {
+            progress.whole_to = Some(state.resume_from());
             progress.hole_due = None;
-            return Ok(());
+            return Ok(state.ended);
         };
         let far_past = progress.seen >= hole.to.saturating_add(self.options.heal_span);
         if self.healing && (far_past || progress.passed_history) {
@@ -220,39 +230,50 @@ impl Visitor<'_> {
         if waits && progress.hole_due.is_none() {
             progress.hole_due = Some(Instant::now() + self.options.heal_after);
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// The home was asked again and passed these sequences without sending them: they are gone.
-    async fn give_up_holes(&self, progress: &mut Progress) -> Result<(), StoreError> {
+    /// The home was asked again and passed these sequences without sending them: they are gone. Answers
+    /// whether the log holds the run to its end now.
+    async fn give_up_holes(&self, progress: &mut Progress) -> Result<bool, StoreError> {
         let state = self.store.stream_state(self.run.stream_no).await?;
         let passed = state.holes.iter().filter(|hole| hole.reason.is_none() && hole.to < progress.seen);
         let gaps: Vec<_> = passed.map(|hole| (hole.from, hole.to)).collect();
         progress.hole_due = None;
-        if !gaps.is_empty() {
-            tracing::warn!(run.id = %self.run.key.run, peer.id = %self.peer.id(), gaps = ?gaps,
-                "the home passed over events for good");
-            let sender = Sender::Peer(self.peer.id().clone());
-            let batch = ReaderBatch { gaps, ..ReaderBatch::default() };
-            self.store.append_read(self.run.stream_no, sender, batch).await?;
+        if gaps.is_empty() {
+            return Ok(state.is_complete());
         }
-        Ok(())
-    }
-
-    /// The log holds the run's end, and no hole that may still be filled.
-    async fn is_complete(&self) -> Result<bool, StoreError> {
-        let state = self.store.stream_state(self.run.stream_no).await?;
-        Ok(state.ended && state.holes.iter().all(|hole| hole.reason.is_some()))
+        tracing::warn!(run.id = %self.run.key.run, peer.id = %self.peer.id(), gaps = ?gaps,
+            "the home passed over events for good");
+        let sender = Sender::Peer(self.peer.id().clone());
+        let batch = ReaderBatch { gaps, ..ReaderBatch::default() };
+        self.store.append_read(self.run.stream_no, sender, batch).await?;
+        Ok(self.store.stream_state(self.run.stream_no).await?.is_complete())
     }
 
     /// Sorts frames into what the log takes; answers whether the home called the run lost.
-    fn sort(&self, frames: Vec<Frame>, progress: &mut Progress) -> (ReaderBatch, Option<VisitEnd>) {
+    fn sort(
+        &self,
+        frames: Vec<Result<Frame, DecodeError>>,
+        progress: &mut Progress,
+    ) -> (ReaderBatch, Option<VisitEnd>) {
         let mut batch = ReaderBatch::default();
         let mut end = None;
         for frame in frames {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
+                    self.metrics.upstream_invalid.get_or_create(&self.peer.label()).inc();
+                    batch.invalid.push((error.to_string(), Vec::new()));
+                    continue;
+                }
+            };
             match frame.event.as_deref() {
                 Some("caught_up" | "end") if self.peer.is_gateway() => progress.passed_history = true,
-                Some("gap") if self.peer.is_gateway() => batch.gaps.extend(gap_range(&frame.data)),
+                Some("gap") if self.peer.is_gateway() => {
+                    let room = progress.announced.len() < limits::HOLES_PER_STREAM;
+                    progress.announced.extend(gap_range(&frame.data).filter(|_| room));
+                }
                 Some("stream_error") if self.peer.is_gateway() => end = Some(stream_error(&frame.data)),
                 _ if is_done_marker(&frame.data) => {}
                 _ => match self.event(&frame) {

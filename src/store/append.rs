@@ -101,11 +101,6 @@ impl Store {
             .await
     }
 
-    /// Where a reader of this stream goes on: everything up to here is held or missing for good.
-    pub async fn resume_from(&self, stream_no: i64) -> Result<u64, StoreError> {
-        self.readers.with(move |connection| Ok(heads::load(connection, stream_no)?.head.resume_from())).await
-    }
-
     /// The id of this log, part of every opaque cursor.
     pub fn incarnation(&self) -> &Arc<str> {
         &self.incarnation

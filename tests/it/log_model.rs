@@ -227,7 +227,7 @@ async fn check(store: &Store, model: &Model, seen: &mut Seen) {
         assert_eq!(state.high_water, high_water, "run {run}");
         let resume = missing.iter().find(|(_, known)| !known).map(|(first, _)| first - 1);
         let resume = resume.unwrap_or(stream.last.max(stream.oldest - 1));
-        assert_eq!(store.resume_from(number).await.expect("a read"), resume);
+        assert_eq!(state.resume_from(), resume);
         // Small pages, so that their seams are checked too.
         let (mut read, mut after) = (Vec::new(), 0);
         loop {

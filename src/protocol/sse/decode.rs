@@ -8,8 +8,8 @@
 //!
 //! - [`Frame::id`] is what the frame itself said. The standard lets a frame inherit the last id seen, and
 //!   then whoever drops repeated ids drops real events. The id of a frame without data goes with the frame.
-//! - A line or an event over its limit is an error, after which the decoder is finished and the connection
-//!   useless.
+//! - A line or an event over its limit is an error in the frame's place. The rest of that frame is passed over
+//!   without being kept, and the stream goes on behind it.
 //! - A `retry` too large for a `u64` of milliseconds is the largest one. An empty `retry` is ignored.
 //! - A frame without data is not a frame, as in the standard, but [`Decoder::last_retry`] still shows its
 //!   `retry`.
@@ -54,7 +54,7 @@ pub struct Frame {
     pub retry: Option<Duration>,
 }
 
-/// Why a stream cannot be read further. The peer is at fault; the connection is to be closed.
+/// Why a frame was passed over. The peer is at fault; what follows is read as ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeError {
     /// A line is longer than [`Limits::line_bytes`].
@@ -77,7 +77,6 @@ pub struct Decoder {
     lines: Lines,
     pending: Pending,
     last_retry: Option<Duration>,
-    failed: Option<DecodeError>,
 }
 
 /// The bytes not yet decoded, cut into lines.
@@ -93,6 +92,8 @@ struct Lines {
     scanned: usize,
     /// The last line ended in CR, so an LF right behind it belongs to that end.
     after_carriage_return: bool,
+    /// The current line is over its limit: it is dropped as it comes, up to its end.
+    too_long: bool,
     /// The first bytes are known to be, or not to be, the byte order mark.
     started: bool,
     /// Bytes looked at and bytes moved, to prove that the work is linear.
@@ -106,41 +107,39 @@ struct Pending {
     frame: Frame,
     /// A `data` field came, even an empty one: that is what makes a frame dispatch.
     has_data: bool,
+    /// Something in it was over a limit: nothing of it is kept.
+    spoiled: bool,
 }
 
 impl Decoder {
     /// A decoder at the start of a stream.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, lines: Lines::default(), pending: Pending::default(), last_retry: None, failed: None }
+        Self { limits, lines: Lines::default(), pending: Pending::default(), last_retry: None }
     }
 
-    /// Takes the next bytes of the stream, cut anywhere. After an error they are dropped.
+    /// Takes the next bytes of the stream, cut anywhere.
     ///
     /// Take every frame before the next push: the bound on memory counts one chunk, not several.
     pub fn push(&mut self, chunk: &[u8]) {
-        if self.failed.is_none() {
-            self.lines.bytes.extend_from_slice(chunk);
-        }
+        self.lines.bytes.extend_from_slice(chunk);
     }
 
     /// The next frame that the bytes so far complete; `None` when more are needed.
     ///
     /// # Errors
     ///
-    /// A line or a frame over its limit. It is final: the decoder lets go of what it held, and every later
-    /// call returns the same error.
+    /// A line or a frame over its limit, once per frame. What was held of that frame is let go, the rest of it
+    /// is passed over, and the next call goes on behind it.
     pub fn next_frame(&mut self) -> Option<Result<Frame, DecodeError>> {
-        if let Some(error) = self.failed {
-            return Some(Err(error));
-        }
-        match self.advance() {
-            Ok(frame) => frame.map(Ok),
-            Err(error) => {
-                self.lines = Lines::default();
-                self.pending = Pending::default();
-                self.failed = Some(error);
-                Some(Err(error))
+        loop {
+            match self.advance() {
+                Ok(frame) => return frame.map(Ok),
+                Err(_) if self.pending.spoiled => {} // said already
+                Err(error) => {
+                    self.pending = Pending { spoiled: true, ..Pending::default() };
+                    return Some(Err(error));
+                }
             }
         }
     }
@@ -169,6 +168,9 @@ impl Decoder {
                 }
                 continue;
             }
+            if self.pending.spoiled {
+                continue;
+            }
             let (name, value) = split_field(line);
             match name {
                 b"data" => self.pending.add_data(value, self.limits.event_bytes)?,
@@ -194,23 +196,34 @@ impl Lines {
         if !self.pass_byte_order_mark() {
             return Ok(None);
         }
-        self.pass_line_feed();
-        let unscanned = self.bytes.get(self.scanned..).unwrap_or_default();
-        let found = memchr2(b'\n', b'\r', unscanned);
-        let end = self.scanned + found.unwrap_or(unscanned.len());
-        self.note_work(end - self.scanned);
-        if end - self.start > limit_bytes {
-            return Err(DecodeError::LineTooLong { limit_bytes });
+        loop {
+            self.pass_line_feed();
+            let unscanned = self.bytes.get(self.scanned..).unwrap_or_default();
+            let found = memchr2(b'\n', b'\r', unscanned);
+            let end = self.scanned + found.unwrap_or(unscanned.len());
+            self.note_work(end - self.scanned);
+            if self.too_long {
+                self.start_line_at(end);
+            } else if end - self.start > limit_bytes {
+                self.too_long = true;
+                self.start_line_at(end);
+                if found.is_none() {
+                    self.drop_decoded();
+                }
+                return Err(DecodeError::LineTooLong { limit_bytes });
+            }
+            if found.is_none() {
+                self.scanned = end;
+                self.drop_decoded();
+                return Ok(None);
+            }
+            let line = self.start..end;
+            self.after_carriage_return = self.bytes.get(end) == Some(&b'\r');
+            self.start_line_at(end + 1);
+            if !std::mem::take(&mut self.too_long) {
+                return Ok(self.bytes.get(line));
+            }
         }
-        if found.is_none() {
-            self.scanned = end;
-            self.drop_decoded();
-            return Ok(None);
-        }
-        let line = self.start..end;
-        self.after_carriage_return = self.bytes.get(end) == Some(&b'\r');
-        self.start_line_at(end + 1);
-        Ok(self.bytes.get(line))
     }
 
     fn start_line_at(&mut self, start: usize) {
@@ -300,7 +313,7 @@ impl Pending {
 
     /// What a blank line does: the frame if it has data, nothing otherwise; in both cases a clean start.
     fn dispatch(&mut self) -> Option<Frame> {
-        let Self { frame, has_data } = std::mem::take(self);
+        let Self { frame, has_data, spoiled: _ } = std::mem::take(self);
         has_data.then_some(frame)
     }
 

@@ -18,6 +18,9 @@ use tempfile::TempDir;
 /// The tenant of every request that names none.
 pub(crate) const TENANT: &str = "tnt_demo";
 
+/// The type of an event that neither begins nor ends a run.
+const STEP: &str = "agentos.run.step.completed";
+
 /// A gateway under test. Its data directory outlives restarts.
 pub(crate) struct TestGateway {
     /// What it was started with; change it before a restart.
@@ -215,11 +218,56 @@ impl TestGateway {
         answer.json["forwarded"]["run_id"].as_str().expect("a run id").to_owned()
     }
 
+    /// Pushes these sequences of a run homed here, each as a step.
+    pub(crate) async fn push_steps(&self, run: &str, sequences: impl IntoIterator<Item = u64>) {
+        let step = |sequence| envelope(run, &format!("evt_{run}_{sequence}"), Some(sequence), STEP);
+        let events: Vec<Value> = sequences.into_iter().map(step).collect();
+        self.push(events).await;
+    }
+
+    /// Pushes the event that completes a run homed here.
+    pub(crate) async fn push_end(&self, run: &str, sequence: u64) {
+        self.push(vec![envelope(run, &format!("evt_{run}_end"), Some(sequence), "agentos.run.completed")])
+            .await;
+    }
+
+    async fn push(&self, events: Vec<Value>) {
+        let count = events.len() as u64;
+        let body = serde_json::json!({ "events": events });
+        let answer = self.post("/v1/federation/events:ingest", &body).await.expect(200);
+        assert_eq!(answer.json["accepted"], count, "{}", answer.text);
+    }
+
+    /// Waits until the run is so, as `GET /v1/federation/runs/{run}` says.
+    pub(crate) async fn until_run(&self, run: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/v1/federation/runs/{}", run.replace('@', "%40"));
+        let is_so =
+            |answer: &Answer| answer.status == 200 && wanted(answer.json.get("run").unwrap_or(&answer.json));
+        let json = self.until(&path, is_so).await.json;
+        json.get("run").cloned().unwrap_or(json)
+    }
+
+    /// Counts rows in the gateway's database.
+    pub(crate) fn count_rows(&self, table_and_condition: &str) -> usize {
+        let database = rusqlite::Connection::open_with_flags(
+            self.data_dir().join("causeway.db"),
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+        );
+        let sql = format!("SELECT count(*) FROM {table_and_condition}");
+        database.expect("the database").query_row(&sql, [], |row| row.get::<_, i64>(0)).expect("a count")
+            as usize
+    }
+
     /// A value of the metrics page, 0 when it is not there.
     pub(crate) async fn metric(&self, line_start: &str) -> f64 {
         let page = self.get("/metrics").await.text;
         page.lines().find_map(|line| line.strip_prefix(line_start)?.trim().parse().ok()).unwrap_or(0.0)
     }
+}
+
+/// A run's events, below a gateway.
+pub(crate) fn events_path(run: &str) -> String {
+    format!("/v1/federation/runs/{}/events", run.replace('@', "%40"))
 }
 
 /// The smallest forward.

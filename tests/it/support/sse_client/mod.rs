@@ -48,6 +48,8 @@ pub(crate) struct Response {
     body: Vec<u8>,
     /// The ends of the frames returned, as offsets into the body.
     frame_ends: Vec<usize>,
+    /// Frames returned, comments apart: a comment is no frame to the contract.
+    frames_read: usize,
     /// The last chunk arrived.
     ended: bool,
 }
@@ -254,8 +256,9 @@ impl Response {
         let length = Frame::find_end(rest)?;
         let frame = Frame::parse(&rest[..length]);
         if self.strictness == Strictness::Contract {
-            frame.assert_contract(self.frame_ends.len());
+            frame.assert_contract(self.frames_read);
         }
+        self.frames_read += usize::from(frame.comment.is_none());
         self.frame_ends.push(self.frame_ends.last().copied().unwrap_or(0) + length);
         Some(frame)
     }
@@ -315,6 +318,7 @@ async fn open(
         chunks: Vec::new(),
         body: Vec::new(),
         frame_ends: Vec::new(),
+        frames_read: 0,
         ended: false,
     })
 }
