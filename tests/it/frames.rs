@@ -1,9 +1,10 @@
 //! The bytes of an event stream, held against what real SSE clients break on.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::support::gateway::{TestGateway, envelope, events_path, test_config};
 use crate::support::orchestrator::{RunStatus, ScriptedOrchestrator};
