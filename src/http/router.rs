@@ -129,7 +129,9 @@ fn layered(routes: Router<State>, services: Arc<Services>) -> Router {
 /// The framework names the methods only after the last layer has written the body: the list does it here.
 async fn refuse_method(path: MatchedPath) -> ApiError {
     let mut allowed = Vec::new();
-    for (method, _) in ROUTES.iter().filter_map(|route| route.split_once(' ')).filter(|(_, at)| *at == path.as_str()) {
+    for (method, _) in
+        ROUTES.iter().filter_map(|route| route.split_once(' ')).filter(|(_, at)| *at == path.as_str())
+    {
         allowed.push(method);
         if method == "GET" {
             allowed.push("HEAD");

@@ -18,7 +18,8 @@ use crate::support::orchestrator::{CreateFault, Garbage, PlainFault, RunStatus, 
 type Seen = Mutex<BTreeSet<(String, u16)>>;
 
 /// The four ways to cancel a run.
-const CANCELS: [&str; 4] = ["cancelFederatedRun", "cancelFederatedRunByVerb", "cancelRun", "cancelRunBySegment"];
+const CANCELS: [&str; 4] =
+    ["cancelFederatedRun", "cancelFederatedRunByVerb", "cancelRun", "cancelRunBySegment"];
 /// The two ways to follow one.
 const STREAMS: [&str; 2] = ["streamFederatedRunEvents", "streamRunEvents"];
 
@@ -220,13 +221,22 @@ async fn every_answer_is_what_the_document_says() {
 
 /// What only a broken disk, a bug or a gateway about to stop can answer.
 fn is_left_out(operation: &str, status: u16) -> bool {
-    let waits_for_a_peer = operation == "forwardRun" || operation == "createRun" || CANCELS.contains(&operation);
+    let waits_for_a_peer =
+        operation == "forwardRun" || operation == "createRun" || CANCELS.contains(&operation);
     let waits = waits_for_a_peer || STREAMS.contains(&operation);
     matches!(status, 500 | 507) || (status == 503 && !waits)
 }
 
 async fn operations(client: &Checked<'_>) {
-    for operation in ["federationHealth", "agentOrchestratorHealth", "livez", "readyz", "metrics", "openapiJson", "openapiYaml"] {
+    for operation in [
+        "federationHealth",
+        "agentOrchestratorHealth",
+        "livez",
+        "readyz",
+        "metrics",
+        "openapiJson",
+        "openapiYaml",
+    ] {
         client.ask(Ask::of(operation).header("x-correlation-id", "req_mine")).await.is(200);
     }
     for operation in ["getPeerInfo", "getPeerInfoShort", "getPeerCapabilities", "getPeerCapabilitiesShort"] {
@@ -354,7 +364,10 @@ async fn creates(client: &Checked<'_>, home: &ScriptedOrchestrator) {
     ask(CreateFault::status(422)).await.is_error(422, "unprocessable_request");
     ask(CreateFault::status(429)).await.is_error(429, "rate_limited");
     ask(CreateFault::status(418)).await.is_error(502, "forward_failed");
-    client.ask(create().json(&json!({ "input": 1, "agent_id": "agt_two" }))).await.is_error(400, "invalid_request");
+    client
+        .ask(create().json(&json!({ "input": 1, "agent_id": "agt_two" })))
+        .await
+        .is_error(400, "invalid_request");
     client.ask(create().json(&json!({}))).await.is_error(400, "invalid_request");
     client.ask(create().body("text/plain", b"x")).await.is_error(415, "unsupported_media_type");
     in_progress(client, home, create().json(&least)).await;
@@ -406,7 +419,10 @@ async fn streams(client: &Checked<'_>, home: &ScriptedOrchestrator) {
         let page = client.ask(follow().header("accept", "application/json").query("limit=2")).await.is(200);
         assert_eq!(page.json["next_from_sequence"], 2);
         assert_eq!(page.json["has_more"], true);
-        let rest = client.ask(follow().header("accept", "application/json").header("last-event-id", "2")).await.is(200);
+        let rest = client
+            .ask(follow().header("accept", "application/json").header("last-event-id", "2"))
+            .await
+            .is(200);
         assert_eq!(rest.json["gaps"][0]["from_sequence"], 4);
         assert_eq!(rest.json["gaps"][0]["reason"], "upstream");
         client.ask(follow().header("accept", "image/png")).await.is_error(406, "not_acceptable");
@@ -431,7 +447,10 @@ async fn ingests(client: &Checked<'_>) {
         assert_eq!(heard.json["accepted"], 1, "{}", heard.text);
     }
     let lines = format!("{}\n\n{}\nnonsense\n", event("e4"), event("e4"));
-    let heard = client.ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes())).await.is(200);
+    let heard = client
+        .ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes()))
+        .await
+        .is(200);
     assert_eq!(heard.json["results"][1]["code"], "duplicate_in_request");
     assert_eq!(heard.json["results"][2]["code"], "invalid_event");
     let mut without_tenant = event("e5");
@@ -441,14 +460,29 @@ async fn ingests(client: &Checked<'_>) {
     let mut foreign = event("e6");
     foreign["event"]["tenant_id"] = json!("tnt_other");
     let lines = format!("{without_tenant}\n{contradicting}\n{foreign}\n");
-    let heard = client.ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes())).await.is(200);
-    let codes: Vec<&str> =
-        heard.json["results"].as_array().expect("results").iter().filter_map(|one| one["code"].as_str()).collect();
+    let heard = client
+        .ask(Ask::of("ingestFederatedEvents").body("application/x-ndjson", lines.as_bytes()))
+        .await
+        .is(200);
+    let codes: Vec<&str> = heard.json["results"]
+        .as_array()
+        .expect("results")
+        .iter()
+        .filter_map(|one| one["code"].as_str())
+        .collect();
     assert_eq!(codes, ["invalid_event", "event_conflict", "origin_mismatch"], "{}", heard.text);
-    client.ask(Ask::of("ingestFederatedEvents").json(&json!({ "events": [] }))).await.is_error(400, "invalid_request");
-    client.ask(Ask::of("ingestFederatedEvents").body("text/csv", b"x")).await.is_error(415, "unsupported_media_type");
+    client
+        .ask(Ask::of("ingestFederatedEvents").json(&json!({ "events": [] })))
+        .await
+        .is_error(400, "invalid_request");
+    client
+        .ask(Ask::of("ingestFederatedEvents").body("text/csv", b"x"))
+        .await
+        .is_error(415, "unsupported_media_type");
     // Only `sequence` is added to what came without one.
-    let page = client.ask(Ask::of("streamRunEvents").at("run_id", "run_pushed").header("accept", "application/json")).await;
+    let page = client
+        .ask(Ask::of("streamRunEvents").at("run_id", "run_pushed").header("accept", "application/json"))
+        .await;
     let mut kept = page.json["events"][0]["event"].clone();
     assert_eq!(kept.as_object_mut().expect("an object").remove("sequence"), Some(json!(1)));
     assert_eq!(kept, event("e1")["event"]);
@@ -548,7 +582,9 @@ async fn bounded(document: &Document, seen: &Seen) {
         }
     }
     let large = json!({ "input": "x".repeat(3000) });
-    for ask in [Ask::of("forwardRun"), Ask::of("createRun").at("agent_id", "a"), Ask::of("ingestFederatedEvents")] {
+    for ask in
+        [Ask::of("forwardRun"), Ask::of("createRun").at("agent_id", "a"), Ask::of("ingestFederatedEvents")]
+    {
         client.ask(ask.clone().json(&large)).await.is_error(413, "payload_too_large");
         client.ask(ask.stalled()).await.is_error(408, "request_timeout");
     }
@@ -556,7 +592,8 @@ async fn bounded(document: &Document, seen: &Seen) {
     let create = tenant(Ask::of("createRun").at("agent_id", "a").json(&json!({ "input": 1 })));
     client.ask(create).await.is_error(404, "peer_not_found");
     // Where nothing else names a tenant, profile dev believes the body.
-    let claims = json!({ "auth": { "tenant_id": TENANT }, "events": [envelope("run_open", "e", None, "note")] });
+    let claims =
+        json!({ "auth": { "tenant_id": TENANT }, "events": [envelope("run_open", "e", None, "note")] });
     client.ask(Ask::of("ingestFederatedEvents").json(&claims)).await.is(200);
     let end = envelope("run_done", "e", None, "agentos.run.completed");
     client.ask(tenant(Ask::of("ingestFederatedEvents").json(&json!({ "events": [end] })))).await.is(200);
@@ -599,5 +636,7 @@ async fn full(gateway: &TestGateway, client: &Checked<'_>) {
             tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("what is given up gives its place back");
+    tokio::time::timeout(Duration::from_secs(10), closed)
+        .await
+        .expect("what is given up gives its place back");
 }

@@ -131,9 +131,10 @@ async fn a_body_framed_twice_is_one_request() {
     let home = ScriptedOrchestrator::start().await;
     let gateway = TestGateway::with_orchestrator(&home.base_url()).await;
     let body = forward_body("stk_b").to_string();
-    for (at, framing) in ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
-        .into_iter()
-        .enumerate()
+    for (at, framing) in
+        ["content-length: 5\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 5"]
+            .into_iter()
+            .enumerate()
     {
         let bytes = format!(
             "POST {FORWARD} HTTP/1.1\r\nhost: g\r\nconnection: close\r\ncontent-type: application/json\r\n{framing}\r\n\r\n\
@@ -208,10 +209,12 @@ async fn what_is_echoed_is_an_id_or_replaced() {
         let echoed = answer.header("x-request-id");
         assert!(echoed.starts_with("req_") || (odd == "[2J" && echoed == odd), "{odd:?}: {echoed:?}");
     }
-    let taken = gateway.get_with("/livez", &[("x-request-id", "req_theirs"), ("x-correlation-id", "req_mine")]).await;
+    let taken =
+        gateway.get_with("/livez", &[("x-request-id", "req_theirs"), ("x-correlation-id", "req_mine")]).await;
     assert_eq!(taken.header("x-request-id"), "req_mine");
 
-    let evil = json!({ "error": { "code": "bad\u{1b}[2J", "message": "a\r\nset-cookie: a=b\u{1b}[31m{}%s\u{0}" } });
+    let evil =
+        json!({ "error": { "code": "bad\u{1b}[2J", "message": "a\r\nset-cookie: a=b\u{1b}[31m{}%s\u{0}" } });
     home.next_creates([CreateFault::Status { code: 403, retry_after: None, body: Some(evil) }]);
     let answer = gateway.post(FORWARD, &forward_body("stk_b")).await.expect(403);
     assert!(!answer.text.contains("\\u001b") && !answer.text.contains("\\r"), "{}", answer.text);
@@ -257,7 +260,9 @@ async fn a_body_that_is_none_is_refused_by_name() {
     ] {
         assert_names(&gateway.post(FORWARD, &body).await, 400, "invalid_request", field);
     }
-    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", ""] {
+    for kind in
+        ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", ""]
+    {
         let answer = gateway.post_raw(FORWARD, kind, with_input("1")).await;
         assert_eq!(answer.code(), "unsupported_media_type", "{kind}: {}", answer.text);
     }
@@ -301,7 +306,12 @@ async fn a_key_is_one_request_of_one_tenant() {
         assert_names(&answer, 400, "invalid_request", "Idempotency-Key");
     }
     let twice = [("idempotency-key", "a"), ("idempotency-key", "a")];
-    assert_names(&gateway.post_with(FORWARD, &forward_body("stk_b"), &twice).await, 400, "invalid_request", "Idempotency-Key");
+    assert_names(
+        &gateway.post_with(FORWARD, &forward_body("stk_b"), &twice).await,
+        400,
+        "invalid_request",
+        "Idempotency-Key",
+    );
     let key = [("idempotency-key", "k")];
     let first = gateway.post_with(FORWARD, &forward_body("stk_b"), &key).await.expect(200);
     let mut other = forward_body("stk_b");
@@ -329,7 +339,11 @@ async fn a_cursor_is_honoured_or_refused() {
         }
     }
     for query in ["from_sequence=1&from_sequence=1", "from_sequence=1&after_sequence=2"] {
-        assert_eq!(gateway.get(&format!("{path}?{query}")).await.expect(400).code(), "invalid_cursor", "{query}");
+        assert_eq!(
+            gateway.get(&format!("{path}?{query}")).await.expect(400).code(),
+            "invalid_cursor",
+            "{query}"
+        );
     }
     let long = "1".repeat(10 * 1024);
     for bad in ["x", "-1", "1 ", "\t", "a\tb", &long] {
@@ -340,7 +354,11 @@ async fn a_cursor_is_honoured_or_refused() {
         if stripped == "1" || stripped.is_empty() {
             assert!([200, 400].contains(&answer.status()), "{bad:?}: {}", answer.text);
         } else {
-            assert_eq!((answer.status(), answer.json()["error"]["code"].as_str()), (400, Some("invalid_cursor")), "{bad:?}");
+            assert_eq!(
+                (answer.status(), answer.json()["error"]["code"].as_str()),
+                (400, Some("invalid_cursor")),
+                "{bad:?}"
+            );
         }
     }
     assert_eq!(gateway.get(&format!("{path}?from_sequence=3")).await.expect(409).code(), "cursor_ahead");
@@ -362,13 +380,20 @@ async fn what_is_another_tenants_is_not_there() {
         let names: Vec<String> = answer.headers.keys().map(|name| name.as_str().to_owned()).collect();
         (answer.status, answer.text, names)
     };
-    for path in ["/v1/federation/runs/{}", "/v1/federation/runs/{}/events", "/v1/runs/{}", "/v1/runs/{}/events"] {
+    for path in
+        ["/v1/federation/runs/{}", "/v1/federation/runs/{}/events", "/v1/runs/{}", "/v1/runs/{}/events"]
+    {
         let held = gateway.get_with(&path.replace("{}", run), &other).await;
         let free = gateway.get_with(&path.replace("{}", "run_free"), &other).await;
         assert_eq!(held.status, 404);
         assert_eq!(shape(held), shape(free), "{path}");
     }
-    for path in ["/v1/federation/runs/{}/cancel", "/v1/federation/runs/{}:cancel", "/v1/runs/{}/cancel", "/v1/runs/{}:cancel"] {
+    for path in [
+        "/v1/federation/runs/{}/cancel",
+        "/v1/federation/runs/{}:cancel",
+        "/v1/runs/{}/cancel",
+        "/v1/runs/{}:cancel",
+    ] {
         let held = gateway.post_with(&path.replace("{}", run), &Value::Null, &other).await;
         let free = gateway.post_with(&path.replace("{}", "run_free"), &Value::Null, &other).await;
         assert_eq!(held.status, 404);
@@ -397,7 +422,11 @@ async fn an_event_is_stored_as_it_is_or_not_at_all() {
             event["event"][field] = json!(odd);
             let answer = gateway.post(INGEST, &json!({ "events": [event] })).await.expect(200);
             let result = &answer.json["results"][0];
-            assert_eq!((&result["status"], &result["code"]), (&json!("rejected"), &json!("invalid_event")), "{field} {odd:?}");
+            assert_eq!(
+                (&result["status"], &result["code"]),
+                (&json!("rejected"), &json!("invalid_event")),
+                "{field} {odd:?}"
+            );
             assert!(result["reason"].as_str().is_some_and(|reason| reason.contains(field)), "{result}");
         }
     }
@@ -426,7 +455,10 @@ async fn odd_paths_and_names_make_no_new_time_series() {
         let gateway = &gateway;
         async move {
             gateway.get(&format!("/nothing/{number}")).await.expect(404);
-            gateway.get_with(&format!("/v1/runs/run_{number}"), &[("x-tenant-id", &format!("t{number}"))]).await.expect(404);
+            gateway
+                .get_with(&format!("/v1/runs/run_{number}"), &[("x-tenant-id", &format!("t{number}"))])
+                .await
+                .expect(404);
             gateway.post(FORWARD, &forward_body(&format!("stk_{number}"))).await.expect(404);
         }
     };
@@ -470,7 +502,10 @@ async fn a_peer_that_answers_a_create_with_nonsense_harms_nobody() {
         peer("stk_c", &other.base_url(), PeerKind::Orchestrator),
     ];
     let gateway = TestGateway::start_with(config, peers).await;
-    for location in ["http://169.254.169.254/latest/meta-data/".to_owned(), format!("{}/v1/agents/agt_test/runs", other.base_url())] {
+    for location in [
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+        format!("{}/v1/agents/agt_test/runs", other.base_url()),
+    ] {
         home.next_creates([CreateFault::Redirect(location)]);
         let answer = gateway.post(FORWARD, &forward_body("stk_b")).await.expect(502);
         assert_eq!(answer.code(), "forward_failed", "{}", answer.text);
@@ -505,7 +540,8 @@ async fn garbage_in_a_peers_stream_is_set_aside() {
     let home = ScriptedOrchestrator::start().await;
     let mut config = test_config();
     config.reader.max_event = 64 * 1024;
-    let gateway = TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await;
+    let gateway =
+        TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await;
     home.next_creates([CreateFault::Hold]);
     let body = forward_body("stk_b");
     let start = gateway.post(FORWARD, &body);
@@ -536,8 +572,10 @@ async fn a_peers_stream_that_is_none_or_says_nothing_is_opened_again_calmly() {
     let home = ScriptedOrchestrator::start().await;
     let mut config = test_config();
     config.reader.idle_timeout = Duration::from_millis(200);
-    let gateway = TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await;
-    let html = StreamScript { answer: StreamAnswer::ContentType("text/html".to_owned()), ..StreamScript::default() };
+    let gateway =
+        TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await;
+    let html =
+        StreamScript { answer: StreamAnswer::ContentType("text/html".to_owned()), ..StreamScript::default() };
     let silent = StreamScript { stall_after_events: Some(1), ..StreamScript::default() };
     home.next_streams([html.clone(), html, silent]);
     let run = gateway.forward_run("stk_b").await;
@@ -558,7 +596,8 @@ async fn probes_take_no_body_and_the_document_names_no_host() {
         let answer = gateway.post(path, &json!({ "a": 1 })).await.expect(405);
         assert_eq!(answer.header("allow"), "GET, HEAD", "{path}");
     }
-    let document = gateway.get_with("/openapi.json", &[("x-forwarded-host", "evil.example")]).await.expect(200);
+    let document =
+        gateway.get_with("/openapi.json", &[("x-forwarded-host", "evil.example")]).await.expect(200);
     assert_eq!(document.json["servers"], json!([{ "url": "/", "description": "This gateway" }]));
     assert!(!document.text.contains("evil"));
 }

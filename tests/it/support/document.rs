@@ -154,7 +154,14 @@ impl Ask {
     /// A request without parameters.
     pub(crate) fn of(operation: &str) -> Self {
         let operation = operation.to_owned();
-        Ask { operation, path: Vec::new(), query: String::new(), headers: Vec::new(), body: None, stalled: false }
+        Ask {
+            operation,
+            path: Vec::new(),
+            query: String::new(),
+            headers: Vec::new(),
+            body: None,
+            stalled: false,
+        }
     }
 
     /// A path parameter, as it stands in the URI.
@@ -282,8 +289,9 @@ impl<'a> Checked<'a> {
     fn check(&self, operation: &Operation, ask: &Ask, heard: &Heard) {
         let what = format!("{} {}", operation.id, heard.status);
         let responses = self.document.responses(operation);
-        let response =
-            responses.get(&heard.status).unwrap_or_else(|| panic!("{what} is not documented: {}", heard.text));
+        let response = responses
+            .get(&heard.status)
+            .unwrap_or_else(|| panic!("{what} is not documented: {}", heard.text));
         self.check_headers(response, heard, &what);
         if let (200..300, Some((kind, body))) = (heard.status, &ask.body) {
             let schema = &operation.value["requestBody"]["content"][kind]["schema"];

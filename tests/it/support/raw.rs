@@ -27,7 +27,11 @@ impl RawAnswer {
     pub(crate) fn header(&self, name: &str) -> &str {
         let head = self.text.split("\r\n\r\n").next().unwrap_or("");
         let found = head.lines().filter_map(|line| line.split_once(": "));
-        found.filter(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value).next().unwrap_or("")
+        found
+            .filter(|(given, _)| given.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+            .next()
+            .unwrap_or("")
     }
 
     /// The body of the first answer, `Null` when it is no JSON.
