@@ -17,6 +17,8 @@ CREATE TABLE forwards (
     background      INTEGER NOT NULL,
     correlation_id  TEXT    NOT NULL,
     traceparent     TEXT    NOT NULL,
+    -- The gateways the request came through, sent on: a loop is refused where it closes.
+    via             TEXT    NOT NULL,
     attempts        TEXT    NOT NULL DEFAULT '[]',
     attempts_total  INTEGER NOT NULL DEFAULT 0,
     created_at      INTEGER NOT NULL,

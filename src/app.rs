@@ -101,6 +101,7 @@ impl Gateway {
         tasks: &Tasks,
     ) -> Result<(Listening, Option<Listening>), StartError> {
         let metrics = Arc::new(Metrics::default());
+        let stack_id = config.gateway.stack_id.as_str();
         let chance = || (clock.clone(), entropy.clone());
         let peers =
             Peers::new(&config.peers, &config.outbound, &config.forward, (&clock, &entropy), &metrics)?;
@@ -124,10 +125,9 @@ impl Gateway {
             pull.clone(),
             chance(),
             Arc::clone(&metrics),
-            config.forward.clone(),
+            (config.forward.clone(), stack_id),
             tasks.clone(),
         )?;
-        let stack_id = config.gateway.stack_id.as_str();
         let follow = Follow::new(
             store.clone(),
             hub,

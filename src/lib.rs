@@ -43,8 +43,10 @@
 //! redirects, and credentials of callers on any outbound call.
 
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod domain;
 pub mod entropy;
 pub mod http;

@@ -61,7 +61,8 @@ fn report(args: &BackupArgs, act: &str, from: &Path, to: &Path) -> Result<(), Fa
     let bytes = std::fs::metadata(to).map_err(Failure::failed)?.len();
     let output = Output::stdout();
     if args.json {
-        return output.line(json!({"from": from.to_string_lossy(), "to": to.to_string_lossy(), "bytes": bytes}));
+        return output
+            .line(json!({"from": from.to_string_lossy(), "to": to.to_string_lossy(), "bytes": bytes}));
     }
     let size = ByteSize::b(bytes);
     output.line(format_args!("{act} {} to {} ({size}), checked", shown(from), shown(to)))

@@ -75,9 +75,7 @@ fn tell(output: Output, settings: &Settings, config: &Config) -> Outcome {
 }
 
 fn errors_as_json(errors: &ConfigErrors) -> Value {
-    let entry = |error: &crate::config::ConfigError| {
-        json!({"origin": error.origin.to_string(), "key": error.key, "message": error.message})
-    };
+    let entry = |error: &crate::config::ConfigError| json!({"origin": error.origin.to_string(), "key": error.key, "message": error.message});
     json!({"ok": false, "errors": errors.as_slice().iter().map(entry).collect::<Vec<_>>(), "warnings": []})
 }
 

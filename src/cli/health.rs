@@ -36,7 +36,8 @@ pub(super) async fn run(args: HealthArgs) -> Outcome {
         Output::stdout().line("ready")?;
         return Ok(Exit::Done);
     }
-    let said = reply.complaint().message.map(|message| format!(": {}", visible(&message))).unwrap_or_default();
+    let said =
+        reply.complaint().message.map(|message| format!(": {}", visible(&message))).unwrap_or_default();
     Err(Failure::failed(format!("{url} answered {}{said}", reply.status)))
 }
 

@@ -63,7 +63,10 @@ impl Output {
     /// Writes a text as it is, at once.
     pub(super) fn text(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| Failure::writing(&error))
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+            .map_err(|error| Failure::writing(&error))
     }
 
     /// Writes one JSON text as one line.
@@ -115,7 +118,8 @@ pub(super) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
 
 /// One JSON text on one line, of the same value, without a character that a terminal might obey.
 pub(super) fn one_json_line(json: &[u8]) -> Result<String, JsonTextError> {
-    let line = String::from_utf8(json_text::normalise(json, JSON_DEPTH)?).expect("JSON that was read is UTF-8");
+    let line =
+        String::from_utf8(json_text::normalise(json, JSON_DEPTH)?).expect("JSON that was read is UTF-8");
     // What is replaced can only stand inside a string, where an escape means the same.
     let line = replaced(&line, |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {

@@ -57,11 +57,9 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     Ok(exit)
 }
 
-/// Says where the gateway listens: with port 0 there is no other way to know.
+/// Says that the gateway takes work, and where: with port 0 there is no other way to know.
 fn announce(gateway: &Gateway) {
     let address = gateway.address();
-    tracing::info!(server.address = %address, version = env!("CARGO_PKG_VERSION"), "listening on http://{address}");
-    if let Some(address) = gateway.admin_address() {
-        tracing::info!(server.admin_address = %address, "metrics and admin paths on http://{address}");
-    }
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(server.address = %address, version, "ready on http://{address}");
 }

@@ -63,7 +63,8 @@ impl Settings {
 /// All mistakes, one per line, each where it was made.
 pub(super) fn explain(errors: &ConfigErrors, flags: &[Flag]) -> Failure {
     let errors = errors.as_slice();
-    let mistakes = if errors.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
+    let mistakes =
+        if errors.len() == 1 { "a mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
     let mut message = format!("the configuration has {mistakes}; nothing was started");
     for error in errors {
         let mut error = error.clone();

@@ -32,6 +32,8 @@ pub const IDEMPOTENCY_KEY_BYTES: usize = 256;
 pub const CORRELATION_ID_BYTES: usize = 128;
 /// Attempts kept with a forward; older ones are dropped, the total is still counted.
 pub const ATTEMPTS_KEPT: usize = 32;
+/// Gateways a run-create may come through; more → 508.
+pub const HOPS: usize = 8;
 /// Text kept of a reason, in characters.
 pub const REASON_CHARS: usize = 300;
 /// A peer's answer to a call, in bytes; a longer one is cut and counts as unreadable.

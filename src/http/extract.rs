@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::ApiError;
+use crate::domain::id::is_id;
 use crate::domain::limits;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
@@ -213,4 +214,11 @@ pub(super) fn idempotency_key(sent: &HeaderMap, body: Option<String>) -> Result<
         }
         _ => Ok(Some(header)),
     }
+}
+
+/// The gateways a run-create came through. Names that are none are dropped: they only ever refuse.
+pub(super) fn via(sent: &HeaderMap) -> Vec<String> {
+    let values = sent.get_all(headers::VIA).iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(str::trim);
+    names.filter(|name| is_id(name)).take(limits::HOPS + 1).map(str::to_owned).collect()
 }

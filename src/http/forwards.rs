@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, credentials, idempotency_key, read_body, require_json};
+use super::extract::{Context, credentials, idempotency_key, read_body, require_json, via};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
@@ -45,6 +45,7 @@ pub(super) async fn create(
         respond_async: prefers_async(&sent),
         correlation_id: context.correlation_id.clone(),
         traceparent: trace::continue_or_start(traces.into_iter().flatten(), &state.entropy),
+        via: via(&sent),
     };
     let forwarded = state.forwarder.create(command).await?;
     let record = &forwarded.record;

@@ -9,7 +9,9 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json};
+use super::extract::{
+    Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json, via,
+};
 use super::forwards::replayed;
 use super::reply;
 use super::runs::segment;
@@ -51,6 +53,7 @@ pub(super) async fn create(
         respond_async: false,
         correlation_id: context.correlation_id.clone(),
         traceparent: trace::continue_or_start(context.traceparent.as_deref(), &state.entropy),
+        via: via(&sent),
     };
     let forwarded = state.forwarder.create(command).await?;
     let run = created(&forwarded.record);

@@ -23,6 +23,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Idle connections kept per peer.
 const IDLE_CONNECTIONS: usize = 64;
 
+/// What calls other than event streams send and want.
+const JSON: &str = "application/json";
+
 /// On whose behalf a call is made, and what it belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct CallContext<'a> {
@@ -34,12 +37,14 @@ pub struct CallContext<'a> {
     pub correlation_id: Option<&'a str>,
     /// Sent as `traceparent`.
     pub traceparent: Option<&'a str>,
+    /// Sent as `Causeway-Via`.
+    pub via: Option<&'a str>,
 }
 
 impl CallContext<'_> {
     /// A call of the gateway's own.
     pub const OWN: CallContext<'static> =
-        CallContext { tenant: None, principal: None, correlation_id: None, traceparent: None };
+        CallContext { tenant: None, principal: None, correlation_id: None, traceparent: None, via: None };
 }
 
 /// A peer's whole answer. A body that broke off, or went over the limit, is what had come by then.
@@ -133,8 +138,8 @@ impl PeerClient {
         body: Vec<u8>,
     ) -> Result<Answer, CallFailure> {
         let request = self
-            .request(Method::POST, paths::create_run(&self.base, agent), context)
-            .header(CONTENT_TYPE, "application/json")
+            .request(Method::POST, paths::create_run(&self.base, agent), JSON, context)
+            .header(CONTENT_TYPE, JSON)
             .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
             .body(body);
         self.call(request).await
@@ -142,22 +147,28 @@ impl PeerClient {
 
     /// Asks the peer how a run stands.
     pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context)).await
+        self.call(self.request(Method::GET, paths::run(&self.base, run_id), JSON, context)).await
     }
 
     /// Asks the peer to cancel a run.
     pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context)).await
+        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), JSON, context)).await
     }
 
     /// Makes a `GET` below the base.
     pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN)).await
+        self.call(self.request(Method::GET, paths::below(&self.base, segments), JSON, CallContext::OWN)).await
     }
 
-    pub(super) fn request(&self, method: Method, url: Url, context: CallContext<'_>) -> RequestBuilder {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        url: Url,
+        accept: &'static str,
+        context: CallContext<'_>,
+    ) -> RequestBuilder {
         let mut sent = HeaderMap::new();
-        sent.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        sent.insert(ACCEPT, HeaderValue::from_static(accept));
         let mut put = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 sent.insert(name, value);
@@ -168,6 +179,7 @@ impl PeerClient {
         put(headers::CORRELATION_ID, context.correlation_id);
         put(headers::REQUEST_ID, context.correlation_id);
         put(headers::TRACEPARENT, context.traceparent);
+        put(headers::VIA, context.via);
         if let Some(authorization) = &self.authorization {
             sent.insert(AUTHORIZATION, authorization.clone());
         }
@@ -175,25 +187,12 @@ impl PeerClient {
     }
 
     async fn call(&self, request: RequestBuilder) -> Result<Answer, CallFailure> {
-        let response = self.send(request).await?;
+        let response = send(request, self.options.answer_timeout).await?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let plain = !response.headers().contains_key(CONTENT_ENCODING);
         let (body, complete) = self.read_body(response).await;
         Ok(Answer { status, retry_after, body, complete: complete && plain })
-    }
-
-    /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, CallFailure> {
-        let wait = self.options.answer_timeout;
-        match tokio::time::timeout(wait, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_) => Err(CallFailure::Interrupted(format!(
-                "no answer within {}",
-                humantime::format_duration(wait)
-            ))),
-        }
     }
 
     async fn read_body(&self, mut response: Response) -> (Bytes, bool) {
@@ -211,6 +210,18 @@ impl PeerClient {
         };
         let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
         (body.freeze(), complete)
+    }
+}
+
+/// Sends a request and waits for the head of the answer.
+pub(super) async fn send(request: RequestBuilder, wait: Duration) -> Result<Response, CallFailure> {
+    match tokio::time::timeout(wait, request.send()).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) => {
+            let waited = humantime::format_duration(wait);
+            Err(CallFailure::Interrupted(format!("no answer within {waited}")))
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, Response};
 
-use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
+use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause, send};
 use crate::domain::limits;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
 use crate::protocol::{headers, paths, problem::PeerError};
@@ -79,13 +79,12 @@ impl PeerClient {
             .append_pair("from_sequence", &after.to_string())
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
-        let mut request = self
-            .request(Method::GET, url, context)
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let mut request = self.request(Method::GET, url, "text/event-stream", context);
         if after > 0 {
             request = request.header(headers::LAST_EVENT_ID, after.to_string());
         }
-        let response = self.send(request).await.map_err(|failure| match failure {
+        // A home may send its head only with the first event: it has as long as between two events.
+        let response = send(request, idle).await.map_err(|failure| match failure {
             CallFailure::NeverLeft(reason) | CallFailure::Interrupted(reason) => {
                 OpenFailure::Unreachable(reason)
             }

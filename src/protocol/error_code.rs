@@ -42,11 +42,12 @@ pub enum ErrorCode {
     Timeout,
     ForwardOutcomeUnknown,
     InsufficientStorage,
+    LoopDetected,
 }
 
 impl ErrorCode {
     /// Every code, for the contract test.
-    pub const ALL: [ErrorCode; 38] = {
+    pub const ALL: [ErrorCode; 39] = {
         use ErrorCode::*;
         [
             InvalidJson,
@@ -87,6 +88,7 @@ impl ErrorCode {
             Timeout,
             ForwardOutcomeUnknown,
             InsufficientStorage,
+            LoopDetected,
         ]
     };
 
@@ -145,7 +147,8 @@ impl ErrorCode {
             | ErrorCode::UnprocessableRequest
             | ErrorCode::HeadersTooLarge
             | ErrorCode::ForwardFailed
-            | ErrorCode::UpstreamInvalidResponse => false,
+            | ErrorCode::UpstreamInvalidResponse
+            | ErrorCode::LoopDetected => false,
         }
     }
 
@@ -206,6 +209,7 @@ impl ErrorCode {
                 ("forward_outcome_unknown", 504, "Outcome of the forward is not known")
             }
             ErrorCode::InsufficientStorage => ("insufficient_storage", 507, "Disk is full"),
+            ErrorCode::LoopDetected => ("loop_detected", 508, "Gateways forward to each other in a circle"),
         }
     }
 }

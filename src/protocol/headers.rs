@@ -18,6 +18,8 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
+/// The gateways a run-create came through, by id, so that a loop is refused where it closes.
+pub const VIA: &str = "causeway-via";
 /// Where an event stream goes on.
 pub const LAST_EVENT_ID: &str = "last-event-id";
 /// The first sequence retention kept.

@@ -59,6 +59,7 @@ pub(super) async fn attempt(
         principal: Some(&forward.principal),
         correlation_id: Some(&forward.correlation_id),
         traceparent: Some(&forward.traceparent),
+        via: Some(&forward.via),
     };
     let called = peer.client.create_run(context, forward.agent.as_str(), &forward.downstream_key, body).await;
     let attempted = Attempted::judge(peer, called, (started_at_ms, clock.now_ms()));

@@ -108,6 +108,10 @@ impl Follow {
         if settled && request.after >= state.last {
             return Ok(Opened::NothingMore(state));
         }
+        if let Some(reason) = state.lost.as_ref().filter(|_| request.after >= state.last && !state.ended) {
+            // An error status ends an EventSource; a frame would make it come back for ever.
+            return Err(Problem::new(ErrorCode::RunLost, reason.to_string()));
+        }
         let hold = self.hold(run);
         let flow = EventFlow {
             store: self.store.clone(),

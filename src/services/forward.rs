@@ -23,6 +23,7 @@ use crate::domain::backoff::{Backoff, BackoffError, clamp_retry_after};
 use crate::domain::event::RunKey;
 use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide};
 use crate::domain::id::{AgentId, ForwardId, PeerId, TenantId};
+use crate::domain::limits;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Outcome, Reason};
 use crate::protocol::error_code::ErrorCode;
@@ -54,6 +55,8 @@ pub struct ForwardCommand {
     pub correlation_id: String,
     /// Of the request.
     pub traceparent: String,
+    /// The gateways the request came through.
+    pub via: Vec<String>,
 }
 
 /// Which peer a run goes to.
@@ -88,6 +91,7 @@ struct Shared {
     entropy: Entropy,
     metrics: Arc<Metrics>,
     options: ForwardOptions,
+    stack_id: Arc<str>,
     backoff: Backoff,
     tasks: Tasks,
     /// Forwards with a task at work: nobody else takes them up.
@@ -106,10 +110,11 @@ impl Forwarder {
         pull: Pull,
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
-        options: ForwardOptions,
+        (options, stack_id): (ForwardOptions, &str),
         tasks: Tasks,
     ) -> Result<Self, BackoffError> {
         let backoff = Backoff::try_new(options.base_backoff, options.max_backoff)?;
+        let stack_id = Arc::from(stack_id);
         let (driving, due, indexed) = (Mutex::default(), Notify::new(), Arc::default());
         let shared = Shared {
             store,
@@ -119,6 +124,7 @@ impl Forwarder {
             entropy,
             metrics,
             options,
+            stack_id,
             backoff,
             tasks,
             driving,
@@ -173,6 +179,16 @@ impl Forwarder {
         if self.shared.tasks.draining().is_cancelled() {
             let problem = Problem::new(ErrorCode::Draining, "the gateway is shutting down");
             return Err(problem.with("outcome", "not_started").retry_after(Duration::from_secs(5)));
+        }
+        if command.via.iter().any(|gateway| **gateway == *self.shared.stack_id) {
+            let way = command.via.join(" → ");
+            let message =
+                format!("the request came through here before ({way}): the gateways forward in a circle");
+            return Err(Problem::new(ErrorCode::LoopDetected, message).with("outcome", "not_started"));
+        }
+        if command.via.len() >= limits::HOPS {
+            let message = format!("the request came through {} gateways, the most it may", limits::HOPS);
+            return Err(Problem::new(ErrorCode::LoopDetected, message).with("outcome", "not_started"));
         }
         let peer = match &command.target {
             Target::Selected(selector) => self.shared.peers.select(selector)?,
@@ -235,6 +251,7 @@ impl Forwarder {
             background: command.respond_async,
             correlation_id: command.correlation_id.clone(),
             traceparent: command.traceparent.clone(),
+            via: self.via(command),
             attempts: Vec::new(),
             attempts_total: 0,
             created_at_ms: now_ms,
@@ -251,6 +268,12 @@ impl Forwarder {
             error: None,
         };
         (record, key)
+    }
+
+    /// The way of the request, with this gateway added.
+    fn via(&self, command: &ForwardCommand) -> String {
+        let own = std::iter::once(&*self.shared.stack_id);
+        command.via.iter().map(String::as_str).chain(own).collect::<Vec<_>>().join(",")
     }
 
     /// The one key for every attempt: from the caller's key where there is one, so that even a gateway

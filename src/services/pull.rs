@@ -251,6 +251,11 @@ impl Reader {
             }
             VisitEnd::Closed if visit.brought_new && !healing => Ok(Next::Again(Duration::ZERO)),
             VisitEnd::Closed => self.ask_home().await,
+            VisitEnd::Idle => match self.ask_home().await? {
+                // The wait was the pause: a quiet run is not left unread.
+                Next::Again(_) if self.failures == 0 => Ok(Next::Again(Duration::ZERO)),
+                next => Ok(next),
+            },
             VisitEnd::Broken(_) if visit.brought_new => Ok(Next::Again(Duration::ZERO)),
             VisitEnd::Broken(reason) => Ok(self.failed(&reason, None)),
             VisitEnd::Unreachable(reason, wait) => Ok(self.failed(&reason, wait)),

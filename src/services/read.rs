@@ -45,6 +45,8 @@ pub(super) enum VisitEnd {
     Unreachable(String, Option<Duration>),
     /// The stream ended, which says nothing about the run.
     Closed,
+    /// The home sent nothing for too long: a quiet run looks like a dead connection.
+    Idle,
     /// The stream broke.
     Broken(String),
     /// A hole stayed open: read again from below it.
@@ -143,8 +145,10 @@ impl Visitor<'_> {
 
     /// The home closed the stream, or it broke.
     async fn ended(&self, end: StreamEnd, progress: &mut Progress) -> Result<VisitEnd, StoreError> {
-        if end != StreamEnd::Eof {
-            return Ok(VisitEnd::Broken(end.to_string()));
+        match end {
+            StreamEnd::Eof => {}
+            StreamEnd::Idle(_) => return Ok(VisitEnd::Idle),
+            StreamEnd::Broken(_) | StreamEnd::Protocol(_) => return Ok(VisitEnd::Broken(end.to_string())),
         }
         if self.healing {
             self.give_up_holes(progress).await?;
@@ -295,6 +299,7 @@ pub(super) fn call_context(run: &RunRecord) -> CallContext<'_> {
         principal: run.principal.as_ref(),
         correlation_id: run.correlation_id.as_deref(),
         traceparent: run.traceparent.as_deref(),
+        via: None,
     }
 }
 

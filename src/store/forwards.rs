@@ -60,6 +60,8 @@ pub struct ForwardRecord {
     pub correlation_id: String,
     /// Sent with every attempt.
     pub traceparent: String,
+    /// The gateways the request came through, comma-separated; sent on with this one added.
+    pub via: String,
     /// The newest attempts, oldest first.
     pub attempts: Vec<AttemptRecord>,
     /// How many there were.
@@ -352,8 +354,8 @@ impl Unit<'_> {
                 "INSERT INTO forwards
                      (forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state,
                       background, correlation_id, traceparent, created_at, updated_at, first_sent_at,
-                      deadline_at, next_attempt_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15)",
+                      deadline_at, next_attempt_at, via)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12, ?13, ?14, ?15, ?16)",
             )?
             .execute(params![
                 forward.forward_id.as_str(),
@@ -371,6 +373,7 @@ impl Unit<'_> {
                 forward.first_sent_at_ms,
                 forward.deadline_at_ms,
                 forward.next_attempt_at_ms,
+                forward.via,
             ])?;
         Ok(())
     }
@@ -509,7 +512,7 @@ impl Unit<'_> {
 const COLUMNS: &str = "forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state, \
                        outcome, background, correlation_id, traceparent, attempts, attempts_total, created_at, \
                        updated_at, first_sent_at, deadline_at, next_attempt_at, run_id, remote_run_id, \
-                       remote_events_url, run_status, answer, error";
+                       remote_events_url, run_status, answer, error, via";
 
 fn load(connection: &Connection, id: &ForwardId) -> Result<ForwardRecord, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM forwards WHERE forward_id = ?1");
@@ -589,5 +592,6 @@ fn decode(row: &Row<'_>) -> rusqlite::Result<Result<ForwardRecord, StoreError>> 
         run_status: run_status.as_deref().and_then(RunStatus::find),
         answer: row.get("answer")?,
         error: row.get("error")?,
+        via: row.get("via")?,
     }))
 }

@@ -143,10 +143,14 @@ impl Store {
         &self.failed
     }
 
-    /// Proves that the log can be written, by writing nothing.
+    /// Whether the log can be written. Costs nothing while writes succeed; after a failed one it tries, so
+    /// that a gateway whose disk has space again says so without waiting for a caller.
     pub async fn check_writable(&self) -> Result<(), StoreError> {
         if self.failed.is_cancelled() {
             return Err(StoreError::Fatal("the disk failed".to_owned()));
+        }
+        if !self.writer.is_troubled() {
+            return Ok(());
         }
         self.writer
             .run_or_refuse(0, |unit| {

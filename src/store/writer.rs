@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -96,6 +97,8 @@ where
 #[derive(Clone)]
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Job>>,
+    /// The last group was refused.
+    troubled: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -109,12 +112,27 @@ impl Writer {
         failed: CancellationToken,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let run = WriterThread { connection, checkpointer, clock, observer, failed, heads: Heads::default() };
+        let troubled = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&troubled);
+        let run = WriterThread {
+            connection,
+            checkpointer,
+            clock,
+            observer,
+            failed,
+            troubled: told,
+            heads: Heads::default(),
+        };
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || run.serve(jobs))
             .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
-        Ok((Writer { queue }, thread))
+        Ok((Writer { queue, troubled }, thread))
+    }
+
+    /// True when the last group was refused: the disk was full, say.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed)
     }
 
     /// Runs one unit of work and answers after it is durable. Waits for a place in the queue.
@@ -159,6 +177,7 @@ struct WriterThread {
     clock: Clock,
     observer: Arc<dyn TailObserver>,
     failed: CancellationToken,
+    troubled: Arc<AtomicBool>,
     heads: Heads,
 }
 
@@ -183,6 +202,7 @@ impl WriterThread {
     /// Commits one group and answers its callers. An error means that the disk failed.
     fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let result = self.transact(&mut group);
+        self.troubled.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {
             self.heads.clear();
             if !self.connection.is_autocommit() {
@@ -235,7 +255,8 @@ impl WriterThread {
             Ok(Err(error)) => error,
             Err(_) => StoreError::Failed("a unit of work panicked".to_owned()),
         };
-        if self.connection.is_autocommit() || failure.is_fatal() {
+        let whole_group = failure.is_fatal() || matches!(failure, StoreError::Full);
+        if whole_group || self.connection.is_autocommit() {
             return Err(failure);
         }
         self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit")?;

@@ -1,0 +1,100 @@
+//! `causeway demo`: what it shows, what it takes, what it leaves.
+
+use super::*;
+
+#[tokio::test]
+async fn the_demo_shows_a_run_checks_it_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    let (code, out, err) = told(
+        &run(causeway(&["demo", "--once"]).env("TMPDIR", temporary.path()).current_dir(temporary.path()))
+            .await,
+    );
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for promised in [
+        "run.created",
+        "run.step.started",
+        "tool.call.requested",
+        "tool.call.completed",
+        "model.requested",
+        "model.completed",
+        "run.step.completed",
+        "run.completed",
+        "from_sequence=7",
+        "end: completed at 14",
+        "✓ 14 events, strictly in sequence, no gap",
+        "✓ both streams ended by themselves",
+        "✓ both readings agree, word for word, on the 7 after 7",
+    ] {
+        assert!(out.contains(promised), "{promised}: {out}");
+    }
+    assert!(!out.contains('\u{1b}'), "no colours where there is no terminal");
+    assert_eq!(std::fs::read_dir(temporary.path()).expect("readable").count(), 0);
+}
+
+#[tokio::test]
+async fn the_demo_takes_a_forward_of_the_users_own_and_their_tenant() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("run.json");
+    let body = json!({"forward": {
+        "target_selector": {"region": "right"},
+        "auth": {"tenant_id": "tnt_mine"},
+        "run_request": {"agent_id": "agt_mine", "input": "counting three words", "idempotency_key": "mine"},
+    }});
+    std::fs::write(&file, body.to_string()).expect("a file");
+    let (code, out, err) = causeway_says(&["demo", "--once", "--input", text(&file)]).await;
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("3 words, the longest is 'counting': counting three words"), "{out}");
+}
+
+#[tokio::test]
+async fn the_demo_names_what_is_wrong_with_a_request_before_it_starts_anything() {
+    for (input, said) in [
+        ("{", "standard input: this is not JSON"),
+        (r#"{"agent_id":"a"}"#, "standard input: `input` is required"),
+        (r#"{"forward":{"run_request":{}}}"#, "`forward.target_selector`"),
+    ] {
+        let mut child = causeway(&["demo", "--once", "--input", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut stdin = child.stdin.take().expect("piped");
+        stdin.write_all(input.as_bytes()).await.expect("written");
+        drop(stdin);
+        let (code, out, err) = told(&child.wait_with_output().await.expect("it ends"));
+        assert_eq!((code, out.as_str()), (2, ""), "{input}");
+        assert!(err.contains(said), "{input}: {err}");
+    }
+    let (code, _, err) = causeway_says(&["demo", "--input", "/nonexistent/run.json"]).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("/nonexistent/run.json cannot be read"), "{err}");
+}
+
+#[tokio::test]
+async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
+    let mut child = causeway(&["demo"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut create = None;
+    let shown = async {
+        while let Some(line) = lines.next_line().await.expect("UTF-8") {
+            if line.contains("runs:forward \\") {
+                let body = lines.next_line().await.expect("UTF-8").expect("the body");
+                let url =
+                    line.split_whitespace().find(|word| word.starts_with("http")).expect("a URL").to_owned();
+                let body = body.trim().strip_prefix("-d ").expect("a body").trim_matches('\'').to_owned();
+                create = Some((url, body));
+            }
+            if line.contains("openapi.yaml") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, shown).await.expect("the lines come");
+    let (url, body) = create.expect("a line that creates a run");
+    let answer = post(&url, body).await;
+    assert_eq!(answer["forwarded"]["remote_stack_id"], "stk_right", "{answer}");
+    signal(&child, "-INT").await;
+    drop(lines);
+    assert_eq!(exit_code(child).await, 0);
+}
