@@ -9,9 +9,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{
-    Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json, via,
-};
+use super::extract::{Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json, via};
 use super::forwards::replayed;
 use super::reply;
 use super::runs::segment;
