@@ -14,6 +14,7 @@ pub struct Entropy {
 
 impl Entropy {
     /// Seeded by the operating system.
+    #[expect(clippy::disallowed_methods, reason = "the one place that draws from the system")]
     pub fn from_os() -> Self {
         Self::wrap(StdRng::from_rng(&mut rand::rng()))
     }

@@ -3,6 +3,7 @@
 //! Invariant: what is cached equals what the open transaction would read. A unit that fails gives back
 //! every head it touched; a group that fails empties the cache.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -148,11 +149,10 @@ impl Heads {
 
     /// A head, to look at.
     pub(super) fn get(&mut self, connection: &Connection, number: i64) -> Result<&StreamHead, StoreError> {
-        if !self.by_number.contains_key(&number) {
-            let head = load(connection, number)?;
-            self.by_number.insert(number, head);
+        match self.by_number.entry(number) {
+            Entry::Occupied(held) => Ok(held.into_mut()),
+            Entry::Vacant(free) => Ok(free.insert(load(connection, number)?)),
         }
-        self.by_number.get(&number).ok_or_else(|| missing(number))
     }
 
     /// A head, to change: its row is written when the group commits.

@@ -216,15 +216,15 @@ pub(crate) struct Heard {
 impl Heard {
     /// Panics unless it has this status.
     #[track_caller]
-    pub(crate) fn is(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
     }
 
     /// Panics unless it is this error.
     #[track_caller]
-    pub(crate) fn is_error(self, status: u16, code: &str) -> Self {
-        let heard = self.is(status);
+    pub(crate) fn expect_error(self, status: u16, code: &str) -> Self {
+        let heard = self.expect(status);
         assert_eq!(heard.json["error"]["code"], code, "{}", heard.text);
         heard
     }
