@@ -20,6 +20,8 @@ use crate::protocol::{headers, paths};
 /// How long an idle connection is kept: less than any server keeps it, so that no request meets a connection
 /// that is being closed, which would leave its outcome unknown.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// What every call but an event stream accepts.
+const JSON: &str = "application/json";
 /// Idle connections kept per peer.
 const IDLE_CONNECTIONS: usize = 64;
 
@@ -133,8 +135,8 @@ impl PeerClient {
         body: Vec<u8>,
     ) -> Result<Answer, CallFailure> {
         let request = self
-            .request(Method::POST, paths::create_run(&self.base, agent), context)
-            .header(CONTENT_TYPE, "application/json")
+            .request(Method::POST, paths::create_run(&self.base, agent), context, JSON)
+            .header(CONTENT_TYPE, JSON)
             .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
             .body(body);
         self.call(request).await
@@ -142,22 +144,29 @@ impl PeerClient {
 
     /// Asks the peer how a run stands.
     pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context)).await
+        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context, JSON)).await
     }
 
     /// Asks the peer to cancel a run.
     pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context)).await
+        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context, JSON)).await
     }
 
     /// Makes a `GET` below the base.
     pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN)).await
+        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN, JSON)).await
     }
 
-    pub(super) fn request(&self, method: Method, url: Url, context: CallContext<'_>) -> RequestBuilder {
+    /// A request to the peer that accepts one media type: two, in two headers, would leave the choice to it.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        url: Url,
+        context: CallContext<'_>,
+        accept: &'static str,
+    ) -> RequestBuilder {
         let mut sent = HeaderMap::new();
-        sent.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        sent.insert(ACCEPT, HeaderValue::from_static(accept));
         let mut put = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 sent.insert(name, value);

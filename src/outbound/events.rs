@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, Response};
 
 use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
@@ -79,9 +79,7 @@ impl PeerClient {
             .append_pair("from_sequence", &after.to_string())
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
-        let mut request = self
-            .request(Method::GET, url, context)
-            .header(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        let mut request = self.request(Method::GET, url, context, "text/event-stream");
         if after > 0 {
             request = request.header(headers::LAST_EVENT_ID, after.to_string());
         }

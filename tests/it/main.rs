@@ -2,6 +2,7 @@
 
 mod config;
 mod environment;
+mod face;
 mod peers_file;
 mod smoke;
 mod sse;

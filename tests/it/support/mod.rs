@@ -2,6 +2,7 @@
 //! a faulty network.
 
 pub(crate) mod fault_proxy;
+pub(crate) mod forwards;
 pub(crate) mod gateway;
 pub(crate) mod orchestrator;
 pub(crate) mod sse_client;
