@@ -3,6 +3,7 @@
 mod config;
 mod environment;
 mod face;
+mod forward_index;
 mod peers_file;
 mod smoke;
 mod sse;
