@@ -31,13 +31,23 @@ pub(super) enum Cause {
     Run,
 }
 
+/// Where a forward stands before an attempt is judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// Attempts of this task so far, the one at hand included.
+    pub(super) attempt: u32,
+    /// An earlier attempt may have reached the peer.
+    pub(super) maybe_sent: bool,
+}
+
 /// One attempt, judged.
 #[derive(Debug)]
 pub(super) struct Attempted {
     pub(super) outcome: AttemptOutcome,
     pub(super) cause: Cause,
     pub(super) retry_after: Option<Duration>,
-    pub(super) record: AttemptRecord,
+    /// What is kept of it; taken once it is on disk.
+    pub(super) record: Option<AttemptRecord>,
     pub(super) run: Option<ForwardedRun>,
 }
 
@@ -133,7 +143,12 @@ impl Attempted {
         let reason = limits::clean_reason(&reason(peer, &cause));
         let record =
             AttemptRecord { attempt: 0, started_at_ms, finished_at_ms, outcome, reason, upstream_status };
-        Attempted { outcome, cause, retry_after: None, record, run: None }
+        Attempted { outcome, cause, retry_after: None, record: Some(record), run: None }
+    }
+
+    /// True when this attempt or an earlier one may have created the run.
+    pub(super) fn maybe_exists(&self, progress: Progress) -> bool {
+        progress.maybe_sent || self.outcome == AttemptOutcome::Unknown
     }
 
     /// How the breaker counts this call: only what says that the peer is unwell is a failure.
@@ -151,9 +166,8 @@ impl Attempted {
     pub(super) fn problem(&self, peer: &Peer) -> Problem {
         let problem = problem_of(peer, &self.cause);
         match self.retry_after {
-            Some(wait) if problem.retry_after_ms.is_none() && problem.is_retryable() => {
-                problem.retry_after(wait)
-            }
+            // What the peer asked for, over any wait of ours.
+            Some(wait) if problem.is_retryable() => problem.retry_after(wait),
             _ => problem,
         }
     }

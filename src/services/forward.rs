@@ -14,14 +14,14 @@ use sha2::Sha256;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::admission::Caller;
-use super::attempt::{Attempted, Cause, attempt, problem_of};
+use super::attempt::{Attempted, Cause, Progress, attempt, problem_of};
 use super::options::ForwardOptions;
 use super::peers::{Peer, Peers, Refusal};
 use super::pull::Pull;
 use crate::clock::{Clock, millis};
 use crate::domain::backoff::{Backoff, BackoffError, clamp_retry_after};
 use crate::domain::event::RunKey;
-use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide};
+use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide, state_after};
 use crate::domain::id::{AgentId, ForwardId, PeerId, TenantId};
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Outcome, Reason};
@@ -142,12 +142,13 @@ impl Forwarder {
     }
 
     async fn try_create(&self, command: ForwardCommand) -> Result<Forwarded, Problem> {
-        let place = match self.find_place(&command).await {
-            Ok(place) => place,
-            // A caller that repeats a key hears of its forward, whatever holds for new ones.
-            Err(problem) => return self.find_known(&command).await?.unwrap_or(Err(problem)),
-        };
-        let (record, key) = self.intent(&command, &place.peer);
+        // A caller that repeats a key hears of its forward, whatever holds for new ones.
+        if let Some(known) = self.find_known(&command).await? {
+            return known;
+        }
+        let begun_ms = self.shared.clock.now_ms();
+        let place = self.find_place(&command).await?;
+        let (record, key) = self.intent(&command, &place.peer, begun_ms);
         match self.shared.store.reserve_forward(record, key).await? {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::Known(known) => self.replay(*known),
@@ -156,12 +157,24 @@ impl Forwarder {
                 Ok(Forwarded { record: *record, replayed: false })
             }
             Reserved::New(record) => {
-                let done = self.spawn_drive(*record, Arc::clone(&place.peer), place.permit);
-                let (record, problem) = done.await.map_err(|_| stopped())?;
+                let (record, problem) = self.wait_for(*record, place).await?;
                 match problem {
                     None => Ok(Forwarded { record, replayed: false }),
                     Some(problem) => Err(with_retryability(problem, command.key.is_some())),
                 }
+            }
+        }
+    }
+
+    /// Waits for a forward no longer than its caller's deadline. What has left goes on without the caller.
+    async fn wait_for(&self, record: ForwardRecord, place: ChosenPlace) -> Result<Concluded, Problem> {
+        let left = left(record.deadline_at_ms, self.shared.clock.now_ms());
+        let done = self.spawn_drive(record.clone(), place.peer, place.permit);
+        match tokio::time::timeout(left, done).await {
+            Ok(done) => done.map_err(|_| stopped()),
+            Err(_) => {
+                let problem = outcome_unknown(&record);
+                Ok((record, Some(problem)))
             }
         }
     }
@@ -207,12 +220,17 @@ impl Forwarder {
         })
     }
 
-    fn intent(&self, command: &ForwardCommand, peer: &Peer) -> (ForwardRecord, Option<CallerKey>) {
+    fn intent(
+        &self,
+        command: &ForwardCommand,
+        peer: &Peer,
+        begun_ms: i64,
+    ) -> (ForwardRecord, Option<CallerKey>) {
         let shared = &self.shared;
         let now_ms = shared.clock.now_ms();
         let deadline =
             if command.respond_async { shared.options.background_deadline } else { shared.options.deadline };
-        let deadline_at_ms = now_ms + millis(deadline);
+        let deadline_at_ms = begun_ms + millis(deadline);
         let id = shared.entropy.id("fwd", now_ms);
         let forward_id = ForwardId::parse(&id).expect("a minted id is an id");
         let key = command.key.clone().map(|key| CallerKey {
@@ -341,7 +359,7 @@ impl Forwarder {
         self.shared.tasks.spawn(async move {
             let now_ms = this.shared.clock.now_ms();
             let late = now_ms >= record.deadline_at_ms;
-            let maybe_sent = record.state != ForwardState::Reserved;
+            let maybe_sent = record.state.may_have_left();
             let settlement = Settlement {
                 state: if late { ForwardState::Expired } else { record.state },
                 outcome: late.then_some(if maybe_sent { "unknown" } else { "not_started" }),
@@ -361,7 +379,7 @@ impl Forwarder {
         record: ForwardRecord,
         peer: Arc<Peer>,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> oneshot::Receiver<(ForwardRecord, Option<Problem>)> {
+    ) -> oneshot::Receiver<Concluded> {
         let (sender, done) = oneshot::channel();
         self.driving().insert(record.forward_id.clone());
         let this = self.clone();
@@ -383,12 +401,12 @@ impl Forwarder {
     /// Attempts until the verdict is something else than to try again.
     async fn drive(
         &self,
-        record: ForwardRecord,
+        mut record: ForwardRecord,
         peer: &Peer,
         mut permit: Option<OwnedSemaphorePermit>,
-    ) -> (ForwardRecord, Option<Problem>) {
+    ) -> Concluded {
         // A forward found on disk in `sending` may have been sent before a crash.
-        let resumed = record.background && record.state != ForwardState::Reserved;
+        let resumed = record.background && record.state.may_have_left();
         let mut progress = Progress { attempt: 0, maybe_sent: resumed };
         let Some(body) = downstream_body(&record.request, &record.downstream_key) else {
             let problem = Problem::new(ErrorCode::InternalError, "the stored request cannot be read");
@@ -408,26 +426,40 @@ impl Forwarder {
             if let Err(error) = self.shared.store.mark_sending(&record.forward_id).await {
                 return (record, Some(Problem::from(error)));
             }
+            record.first_sent_at_ms.get_or_insert(self.shared.clock.now_ms());
         }
         peer.earn_retry();
+        let stopping = self.shared.tasks.stopping();
         let ending = loop {
             progress.attempt += 1;
-            let attempted =
-                attempt(&self.shared.clock, &self.shared.metrics, peer, &record, body.clone()).await;
+            let mut attempted = tokio::select! {
+                attempted = attempt(&self.shared.clock, &self.shared.metrics, peer, &record, body.clone()) => {
+                    attempted
+                }
+                // As a crash would leave it: the next start takes the forward up where the disk says it is.
+                () = stopping.cancelled() => {
+                    let problem = outcome_unknown(&record);
+                    return (record, Some(problem));
+                }
+            };
             let Some(delay) = self.retry_delay(&record, peer, &attempted, progress) else { break attempted };
             progress.maybe_sent |= attempted.outcome == AttemptOutcome::Unknown;
-            if let Err(error) =
-                self.shared.store.save_attempt(&record.forward_id, attempted.record.clone()).await
-            {
-                tracing::warn!(forward.id = %record.forward_id, error = %error, "an attempt was not recorded");
-            }
+            self.save(&record, &mut attempted).await;
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
-                () = self.shared.tasks.stopping().cancelled() => break attempted,
+                () = stopping.cancelled() => break attempted,
             }
         };
         drop(permit);
         self.conclude(record, peer, ending, progress).await
+    }
+
+    /// Shows an attempt to whoever asks before the forward is at rest.
+    async fn save(&self, record: &ForwardRecord, attempted: &mut Attempted) {
+        let Some(attempt) = attempted.record.take() else { return };
+        if let Err(error) = self.shared.store.save_attempt(&record.forward_id, attempt).await {
+            tracing::warn!(forward.id = %record.forward_id, error = %error, "an attempt was not recorded");
+        }
     }
 
     /// The peer never promised, or no longer promises, that a repeated key makes no second run.
@@ -435,7 +467,7 @@ impl Forwarder {
         !peer.options.idempotent_create || self.shared.clock.now_ms() >= self.protected_until(record, peer)
     }
 
-    async fn give_up(&self, record: ForwardRecord) -> (ForwardRecord, Option<Problem>) {
+    async fn give_up(&self, record: ForwardRecord) -> Concluded {
         let problem = given_up(&record);
         let settlement = Settlement {
             state: ForwardState::Expired,
@@ -463,16 +495,29 @@ impl Forwarder {
         if record.background {
             return None; // the reconciler makes the next one, over restarts
         }
-        let delay = self.pause(record, attempted, progress)?;
+        if matches!(attempted.cause, Cause::Refused(_)) {
+            return None; // our own breaker: whoever waits hears so at once, as the next caller does
+        }
+        let delay = self.pause(record, peer, attempted, progress)?;
         let verdict =
             decide(self.rules(record, peer), attempted.outcome, progress.maybe_sent, progress.attempt, true);
         (verdict == Verdict::Retry && peer.spend_retry()).then_some(delay)
     }
 
-    /// What the peer asked to wait, or the jittered backoff; `None` when the deadline leaves less.
-    fn pause(&self, record: &ForwardRecord, attempted: &Attempted, progress: Progress) -> Option<Duration> {
-        let left = record.deadline_at_ms - self.shared.clock.now_ms();
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
+    /// What the peer asked to wait, or the jittered backoff; `None` when the deadline leaves less, or when
+    /// by then the peer may have forgotten a key that may have reached it.
+    fn pause(
+        &self,
+        record: &ForwardRecord,
+        peer: &Peer,
+        attempted: &Attempted,
+        progress: Progress,
+    ) -> Option<Duration> {
+        let mut until_ms = record.deadline_at_ms;
+        if attempted.maybe_exists(progress) {
+            until_ms = until_ms.min(self.protected_until(record, peer));
+        }
+        let left = left(until_ms, self.shared.clock.now_ms());
         let chance = self.shared.entropy.fraction();
         let delay = match attempted.retry_after {
             Some(asked) => clamp_retry_after(asked, left)?,
@@ -502,12 +547,13 @@ impl Forwarder {
         peer: &Peer,
         attempted: Attempted,
         progress: Progress,
-    ) -> (ForwardRecord, Option<Problem>) {
+    ) -> Concluded {
         let protected_until = self.protected_until(&record, peer);
-        if record.background && (progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown) {
+        let maybe_exists = attempted.maybe_exists(progress);
+        if record.background && maybe_exists {
             record.deadline_at_ms = protected_until;
         }
-        let pause = self.pause(&record, &attempted, progress);
+        let pause = self.pause(&record, peer, &attempted, progress);
         let again = record.background && pause.is_some();
         let rules = self.rules(&record, peer);
         let verdict = decide(
@@ -517,30 +563,30 @@ impl Forwarder {
             progress.attempt.max(rules.max_attempts),
             again,
         );
-        let next_attempt_at_ms =
-            Some(self.shared.clock.now_ms() + millis(pause.unwrap_or(Duration::from_secs(1))));
-        let maybe_exists = progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown;
-        let (state, outcome, problem) = match verdict {
+        let state = state_after(verdict, maybe_exists);
+        let (outcome, problem) = match verdict {
             Verdict::Forwarded => return self.settle_forwarded(record, attempted).await,
-            Verdict::Refused => (ForwardState::Refused, None, attempted.problem(peer)),
-            Verdict::GiveUpNotStarted => {
-                (ForwardState::Expired, Some("not_started"), attempted.problem(peer))
-            }
-            Verdict::GiveUpUnknown => (ForwardState::Expired, Some("unknown"), given_up(&record)),
-            Verdict::Reconcile => (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record)),
-            Verdict::Retry if maybe_exists => {
-                (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record))
-            }
-            Verdict::Retry => (ForwardState::Reserved, None, attempted.problem(peer)),
+            Verdict::Refused => (None, attempted.problem(peer)),
+            Verdict::GiveUpNotStarted => (Some("not_started"), attempted.problem(peer)),
+            Verdict::GiveUpUnknown => (Some("unknown"), given_up(&record)),
+            Verdict::Reconcile => (Some("unknown"), outcome_unknown(&record)),
+            Verdict::Retry if maybe_exists => (Some("unknown"), outcome_unknown(&record)),
+            Verdict::Retry => (None, attempted.problem(peer)),
         };
+        // The reconciler waits as long as the peer asked, but looks again before the key means nothing there.
+        let wait = pause.or(attempted.retry_after).unwrap_or(Duration::from_secs(1));
+        let mut next_attempt_at_ms = self.shared.clock.now_ms() + millis(wait);
+        if maybe_exists {
+            next_attempt_at_ms = next_attempt_at_ms.min(protected_until);
+        }
         let deadline_at_ms =
             if verdict == Verdict::Reconcile { protected_until } else { record.deadline_at_ms };
         let settlement = Settlement {
             state,
             outcome,
-            attempt: Some(attempted.record),
+            attempt: attempted.record,
             error: state.is_at_rest().then(|| serde_json::to_string(&problem).unwrap_or_default()),
-            next_attempt_at_ms: if state.is_at_rest() { None } else { next_attempt_at_ms },
+            next_attempt_at_ms: (!state.is_at_rest()).then_some(next_attempt_at_ms),
             deadline_at_ms,
         };
         self.note(&record, state, &problem);
@@ -553,17 +599,12 @@ impl Forwarder {
         }
     }
 
-    async fn settle_forwarded(
-        &self,
-        record: ForwardRecord,
-        attempted: Attempted,
-    ) -> (ForwardRecord, Option<Problem>) {
-        let Some(run) = attempted.run else {
+    async fn settle_forwarded(&self, record: ForwardRecord, attempted: Attempted) -> Concluded {
+        let (Some(run), Some(attempt)) = (attempted.run, attempted.record) else {
             let problem = outcome_unknown(&record);
             return (record, Some(problem));
         };
-        let settled = self.shared.store.settle_forwarded(&record.forward_id, attempted.record, run).await;
-        let settled = match settled {
+        let settled = match self.shared.store.settle_forwarded(&record.forward_id, attempt, run).await {
             Ok(settled) => settled,
             Err(error) => return self.unsettled(record, &error),
         };
@@ -585,7 +626,7 @@ impl Forwarder {
     }
 
     /// The answer came but could not be written down: the reconciler will ask for it again.
-    fn unsettled(&self, record: ForwardRecord, error: &StoreError) -> (ForwardRecord, Option<Problem>) {
+    fn unsettled(&self, record: ForwardRecord, error: &StoreError) -> Concluded {
         tracing::error!(forward.id = %record.forward_id, error = %error, "a forward could not be settled");
         let problem = outcome_unknown(&record);
         (record, Some(problem))
@@ -606,16 +647,16 @@ impl Forwarder {
     }
 }
 
-/// Where a forward stands in its task.
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    attempt: u32,
-    maybe_sent: bool,
-}
+/// A forward as its task leaves it, and what its caller hears when there is no run.
+type Concluded = (ForwardRecord, Option<Problem>);
 
 struct ChosenPlace {
     peer: Arc<Peer>,
     permit: Option<OwnedSemaphorePermit>,
+}
+
+fn left(until_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(until_ms - now_ms).unwrap_or(0))
 }
 
 fn key_reused() -> Problem {

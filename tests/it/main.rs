@@ -3,8 +3,13 @@
 mod config;
 mod environment;
 mod face;
+mod forward;
 mod forward_index;
+mod idempotency;
 mod peers_file;
+mod pressure;
+mod reconcile;
+mod selection;
 mod smoke;
 mod sse;
 mod support;
