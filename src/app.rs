@@ -12,6 +12,7 @@ use crate::http::{GatewayIdentity, Listening, Services, admin_router, router, se
 use crate::metrics::Metrics;
 use crate::outbound::BuildError;
 use crate::services::admission::Admission;
+use crate::services::drive::Driver;
 use crate::services::follow::Follow;
 use crate::services::forward::Forwarder;
 use crate::services::hub::Hub;
@@ -120,15 +121,23 @@ impl Gateway {
             config.reader.clone(),
             tasks.clone(),
         )?;
-        let forwarder = Forwarder::new(
+        let driver = Driver::new(
             store.clone(),
             peers.clone(),
             pull.clone(),
             chance(),
             Arc::clone(&metrics),
-            (config.forward.clone(), stack_id),
+            config.forward.clone(),
             tasks.clone(),
         )?;
+        let forwarder = Forwarder::new(
+            driver.clone(),
+            (store.clone(), peers.clone()),
+            chance(),
+            Arc::clone(&metrics),
+            (config.forward.clone(), stack_id),
+            tasks.clone(),
+        );
         let follow = Follow::new(
             store.clone(),
             hub,
@@ -150,7 +159,7 @@ impl Gateway {
             admission: Admission::dev(config.gateway.default_tenant.clone()),
             runs: Runs::new(store.clone(), peers.clone(), pull.clone()),
             ingest: Ingest::new(store.clone(), Arc::clone(&metrics)),
-            forwarder: forwarder.clone(),
+            forwarder,
             follow,
             peers: peers.clone(),
             sweep: sweep.clone(),
@@ -165,11 +174,11 @@ impl Gateway {
         // Only now, with every port bound, is work taken up: a start that fails has done nothing.
         if let Some(file) = config.gateway.forward_index_file.clone() {
             index_file::snapshot(&file, store, tasks).await?;
-            index_file::keep(file, store.clone(), forwarder.indexed(), tasks);
+            index_file::keep(file, store.clone(), driver.indexed(), tasks);
         }
         let resumed = pull.resume_all().await?;
         tracing::info!(runs = resumed, "unfinished runs are read again");
-        reconcile::start(store, &forwarder, &clock, tasks).await?;
+        reconcile::start(store, &driver, &clock, tasks).await?;
         health::start(&peers, config.outbound.health_interval, &entropy, tasks);
         sweep.start(tasks);
         Ok(listening)

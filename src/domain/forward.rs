@@ -55,6 +55,11 @@ impl ForwardState {
         })
     }
 
+    /// True when bytes may have left before this state was left on disk.
+    pub fn may_have_left(self) -> bool {
+        !matches!(self, ForwardState::Reserved)
+    }
+
     /// True when nothing more will be done about the forward.
     pub fn is_at_rest(self) -> bool {
         matches!(self, ForwardState::Forwarded | ForwardState::Refused | ForwardState::Expired)
@@ -177,10 +182,20 @@ pub fn decide(
     }
 }
 
+/// The state a forward is left in. `maybe_exists` says that some attempt may have created the run.
+pub fn state_after(verdict: Verdict, maybe_exists: bool) -> ForwardState {
+    match verdict {
+        Verdict::Forwarded => ForwardState::Forwarded,
+        Verdict::Refused => ForwardState::Refused,
+        Verdict::GiveUpNotStarted | Verdict::GiveUpUnknown => ForwardState::Expired,
+        Verdict::Reconcile => ForwardState::Unknown,
+        Verdict::Retry if maybe_exists => ForwardState::Unknown,
+        Verdict::Retry => ForwardState::Reserved,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use super::*;
 
     fn answered(status: u16) -> AttemptFact<'static> {
@@ -232,139 +247,5 @@ mod tests {
         assert_eq!(decide(rules, AttemptOutcome::Unknown, false, 1, true), Verdict::GiveUpUnknown);
         assert_eq!(decide(rules, AttemptOutcome::NotSent, true, 1, true), Verdict::GiveUpUnknown);
         assert_eq!(decide(rules, AttemptOutcome::NotSent, false, 1, true), Verdict::Retry);
-    }
-
-    /// A whole world in a value: the gateway's disk, its memory, the peer, the faults still to come.
-    #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-    struct World {
-        disk: Option<&'static str>,
-        memory: Option<Memory>,
-        runs_at_peer: u8,
-        caller_heard: Option<&'static str>,
-        caller_tries: u8,
-        faults: u8,
-    }
-
-    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-    struct Memory {
-        attempt: u32,
-        maybe_sent: bool,
-        background: bool,
-    }
-
-    const TRIES: u8 = 3;
-
-    impl World {
-        /// Every world one step away: each step is one act, done well or hit by one fault.
-        fn steps(&self) -> Vec<World> {
-            let mut next = Vec::new();
-            match self.memory {
-                None => self.wake(&mut next),
-                Some(memory) => self.attempt(memory, &mut next),
-            }
-            next
-        }
-
-        /// Nothing is at work: a caller comes (again), or the reconciler takes up what is on disk.
-        fn wake(&self, next: &mut Vec<World>) {
-            let fresh = Memory { attempt: 1, maybe_sent: false, background: false };
-            if self.disk.is_none() && self.caller_tries > 0 {
-                let tried = World { caller_tries: self.caller_tries - 1, ..self.clone() };
-                let intent = World { disk: Some("sending"), memory: Some(fresh), ..tried.clone() };
-                self.fault(next, tried); // crash before the intent is on disk
-                self.fault(next, World { memory: None, ..intent.clone() }); // crash right after it
-                next.push(intent);
-            }
-            if matches!(self.disk, Some("sending" | "unknown")) {
-                let memory = Memory { attempt: 1, maybe_sent: true, background: true };
-                next.push(World { memory: Some(memory), ..self.clone() });
-            }
-        }
-
-        fn attempt(&self, memory: Memory, next: &mut Vec<World>) {
-            let received = World { runs_at_peer: self.runs_at_peer.max(1), ..self.clone() };
-            self.conclude(memory, AttemptOutcome::NotSent, self, true, next);
-            self.conclude(memory, AttemptOutcome::Unknown, self, true, next); // the request was lost
-            self.conclude(memory, AttemptOutcome::Unknown, &received, true, next); // the answer was lost
-            self.fault(next, World { memory: None, ..self.clone() }); // crash before sending
-            self.fault(next, World { memory: None, ..received.clone() }); // crash before settling
-            self.conclude(memory, AttemptOutcome::Forwarded, &received, false, next);
-        }
-
-        fn conclude(
-            &self,
-            memory: Memory,
-            outcome: AttemptOutcome,
-            to: &World,
-            fault: bool,
-            next: &mut Vec<World>,
-        ) {
-            if fault && self.faults == 0 {
-                return;
-            }
-            let patience = if memory.background { Patience::Background } else { Patience::Caller };
-            let rules = Rules { max_attempts: 2, idempotent_create: true, patience };
-            let maybe_sent = memory.maybe_sent || outcome == AttemptOutcome::Unknown;
-            let again = Memory { attempt: memory.attempt + 1, maybe_sent, ..memory };
-            let (disk, heard, memory) = match decide(rules, outcome, memory.maybe_sent, memory.attempt, true)
-            {
-                Verdict::Forwarded => (Some("forwarded"), Some("run"), None),
-                Verdict::Refused => (Some("refused"), Some("refused"), None),
-                Verdict::Retry => (self.disk, to.caller_heard, Some(again)),
-                Verdict::Reconcile => (Some("unknown"), Some("unknown"), None),
-                Verdict::GiveUpNotStarted => (None, Some("not_started"), None),
-                Verdict::GiveUpUnknown => (Some("expired"), Some("unknown"), None),
-            };
-            let faults = self.faults - u8::from(fault);
-            next.push(World { disk, memory, caller_heard: heard, faults, ..to.clone() });
-        }
-
-        fn fault(&self, next: &mut Vec<World>, to: World) {
-            if self.faults > 0 {
-                next.push(World { faults: self.faults - 1, ..to });
-            }
-        }
-    }
-
-    /// F1, F4, defect 6: whatever is lost and wherever it crashes, up to three times.
-    #[test]
-    fn no_history_makes_two_runs_or_lies_about_one() {
-        let start = World {
-            disk: None,
-            memory: None,
-            runs_at_peer: 0,
-            caller_heard: None,
-            caller_tries: TRIES,
-            faults: 3,
-        };
-        let mut seen = BTreeSet::from([start.clone()]);
-        let mut edges: BTreeMap<World, Vec<World>> = BTreeMap::new();
-        let mut todo = vec![start];
-        while let Some(world) = todo.pop() {
-            // The peer holds its promise, so a run per key is at most one; what remains is honesty.
-            if world.disk.is_none() && world.memory.is_none() {
-                assert_eq!(world.runs_at_peer, 0, "a run nobody remembers: {world:?}");
-            }
-            if world.caller_heard == Some("not_started") && world.disk.is_none() {
-                assert_eq!(world.runs_at_peer, 0, "called not started, yet it runs: {world:?}");
-            }
-            if world.caller_heard == Some("run") {
-                assert_eq!(world.runs_at_peer, 1, "called a run, yet there is none: {world:?}");
-            }
-            let steps = world.steps();
-            for step in &steps {
-                if seen.insert(step.clone()) {
-                    todo.push(step.clone());
-                }
-            }
-            edges.insert(world, steps);
-        }
-        assert!(seen.len() > 100, "the model explored {} worlds", seen.len());
-        for (world, steps) in &edges {
-            let quiet = steps.is_empty();
-            let settled = matches!(world.disk, None | Some("forwarded" | "refused"));
-            assert!(!quiet || settled, "a history ends unsettled: {world:?}");
-            assert!(!quiet || world.runs_at_peer == 0 || world.disk == Some("forwarded"), "{world:?}");
-        }
     }
 }

@@ -6,6 +6,8 @@ pub mod breaker;
 pub mod cursor;
 pub mod event;
 pub mod forward;
+#[cfg(test)]
+mod forward_model;
 pub mod holes;
 #[cfg(test)]
 mod holes_model;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::id::{PeerId, TenantId};
+use super::id::{PeerId, RunId, TenantId};
 
 /// Characters of a value repeated in an error.
 const QUOTED_CHARS: usize = 80;
@@ -174,6 +174,16 @@ impl TextForm for PeerId {
 impl TextForm for TenantId {
     fn read(text: &str) -> Result<Self, String> {
         TenantId::parse(text).map_err(|error| format!("{} is not an id: {error}", quoted(text)))
+    }
+
+    fn write(&self) -> String {
+        self.as_str().to_owned()
+    }
+}
+
+impl TextForm for RunId {
+    fn read(text: &str) -> Result<Self, String> {
+        RunId::parse(text).map_err(|error| format!("{} is not an id: {error}", quoted(text)))
     }
 
     fn write(&self) -> String {

@@ -149,6 +149,6 @@ fn view(state: &State, peer: &Peer) -> Value {
         },
         "capabilities": peer.capability_names(),
         "in_flight": peer.in_flight(),
-        "streams": state.forwarder.streams_of(peer.id()),
+        "streams": state.runs.streams_of(peer.id()),
     })
 }

@@ -20,11 +20,10 @@ use crate::protocol::{headers, paths};
 /// How long an idle connection is kept: less than any server keeps it, so that no request meets a connection
 /// that is being closed, which would leave its outcome unknown.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// What every call but an event stream accepts.
+const JSON: &str = "application/json";
 /// Idle connections kept per peer.
 const IDLE_CONNECTIONS: usize = 64;
-
-/// What calls other than event streams send and want.
-const JSON: &str = "application/json";
 
 /// On whose behalf a call is made, and what it belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +79,7 @@ pub enum CallFailure {
 
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for peer {peer} cannot be made: {source}")]
+#[error("the HTTP client for peer {peer} cannot be made: {}", root_cause(source))]
 pub struct BuildError {
     peer: String,
     source: reqwest::Error,
@@ -103,7 +102,7 @@ impl PeerClient {
         token: Option<&str>,
         options: &OutboundOptions,
     ) -> Result<Self, BuildError> {
-        let http = Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
             .http1_only()
             .redirect(redirect::Policy::none())
@@ -113,9 +112,10 @@ impl PeerClient {
             .tcp_nodelay(true)
             .connect_timeout(options.connect_timeout)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build()
-            .map_err(|source| BuildError { peer: peer.to_owned(), source })?;
+            .pool_idle_timeout(IDLE_TIMEOUT);
+        // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
+        let builder = if base.scheme() == "https" { builder } else { builder.tls_certs_only([]) };
+        let http = builder.build().map_err(|source| BuildError { peer: peer.to_owned(), source })?;
         let authorization = token.and_then(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
@@ -138,7 +138,7 @@ impl PeerClient {
         body: Vec<u8>,
     ) -> Result<Answer, CallFailure> {
         let request = self
-            .request(Method::POST, paths::create_run(&self.base, agent), JSON, context)
+            .request(Method::POST, paths::create_run(&self.base, agent), context, JSON)
             .header(CONTENT_TYPE, JSON)
             .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
             .body(body);
@@ -147,25 +147,26 @@ impl PeerClient {
 
     /// Asks the peer how a run stands.
     pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::run(&self.base, run_id), JSON, context)).await
+        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context, JSON)).await
     }
 
     /// Asks the peer to cancel a run.
     pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), JSON, context)).await
+        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context, JSON)).await
     }
 
     /// Makes a `GET` below the base.
     pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::below(&self.base, segments), JSON, CallContext::OWN)).await
+        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN, JSON)).await
     }
 
+    /// A request to the peer that accepts one media type: two, in two headers, would leave the choice to it.
     pub(super) fn request(
         &self,
         method: Method,
         url: Url,
-        accept: &'static str,
         context: CallContext<'_>,
+        accept: &'static str,
     ) -> RequestBuilder {
         let mut sent = HeaderMap::new();
         sent.insert(ACCEPT, HeaderValue::from_static(accept));

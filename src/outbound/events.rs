@@ -76,7 +76,7 @@ impl PeerClient {
             .append_pair("from_sequence", &after.to_string())
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
-        let mut request = self.request(Method::GET, url, "text/event-stream", context);
+        let mut request = self.request(Method::GET, url, context, "text/event-stream");
         if after > 0 {
             request = request.header(headers::LAST_EVENT_ID, after.to_string());
         }

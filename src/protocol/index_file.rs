@@ -2,15 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::id::{PeerId, RunId, TenantId};
+use crate::domain::units;
+
 /// One record of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexRecord {
     /// Whose run.
-    pub tenant_id: String,
+    #[serde(with = "units::text")]
+    pub tenant_id: TenantId,
     /// The run, by its home's id.
-    pub run_id: String,
+    #[serde(with = "units::text")]
+    pub run_id: RunId,
     /// The home.
-    pub remote_stack_id: String,
+    #[serde(with = "units::text")]
+    pub remote_stack_id: PeerId,
     /// Where the home said its events are.
     #[serde(default)]
     pub remote_events_url: String,

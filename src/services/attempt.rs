@@ -31,13 +31,23 @@ pub(super) enum Cause {
     Run,
 }
 
+/// Where a forward stands before an attempt is judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// Attempts of this task so far, the one at hand included.
+    pub(super) attempt: u32,
+    /// An earlier attempt may have reached the peer.
+    pub(super) maybe_sent: bool,
+}
+
 /// One attempt, judged.
 #[derive(Debug)]
 pub(super) struct Attempted {
     pub(super) outcome: AttemptOutcome,
     pub(super) cause: Cause,
     pub(super) retry_after: Option<Duration>,
-    pub(super) record: AttemptRecord,
+    /// What is kept of it; taken once it is on disk.
+    pub(super) record: Option<AttemptRecord>,
     pub(super) run: Option<ForwardedRun>,
 }
 
@@ -134,7 +144,12 @@ impl Attempted {
         let reason = limits::clean_reason(&reason(peer, &cause));
         let record =
             AttemptRecord { attempt: 0, started_at_ms, finished_at_ms, outcome, reason, upstream_status };
-        Attempted { outcome, cause, retry_after: None, record, run: None }
+        Attempted { outcome, cause, retry_after: None, record: Some(record), run: None }
+    }
+
+    /// True when this attempt or an earlier one may have created the run.
+    pub(super) fn maybe_exists(&self, progress: Progress) -> bool {
+        progress.maybe_sent || self.outcome == AttemptOutcome::Unknown
     }
 
     /// How the breaker counts this call: only what says that the peer is unwell is a failure.
@@ -152,9 +167,8 @@ impl Attempted {
     pub(super) fn problem(&self, peer: &Peer) -> Problem {
         let problem = problem_of(peer, &self.cause);
         match self.retry_after {
-            Some(wait) if problem.retry_after_ms.is_none() && problem.is_retryable() => {
-                problem.retry_after(wait)
-            }
+            // What the peer asked for, over any wait of ours.
+            Some(wait) if problem.is_retryable() => problem.retry_after(wait),
             _ => problem,
         }
     }
@@ -206,7 +220,7 @@ pub(super) fn problem_of(peer: &Peer, cause: &Cause) -> Problem {
         Cause::Answered { status: 425 | 429, .. } => {
             not_started(ErrorCode::RateLimited).retry_after(Duration::from_secs(1))
         }
-        Cause::Answered { status, error } if error.not_started && *status >= 500 => {
+        Cause::Answered { status, error } if error.not_started && *status >= 500 && *status != 508 => {
             not_started(ErrorCode::ForwardFailed).with("retryable", true)
         }
         Cause::Answered { status, error } => refusal(*status, error, message),
@@ -231,6 +245,7 @@ fn refusal(status: u16, error: &PeerError, message: String) -> Problem {
         (403, _) => ErrorCode::Forbidden,
         (404, _) => ErrorCode::NotFound,
         (409, _) => ErrorCode::Conflict,
+        (508, _) => ErrorCode::LoopDetected,
         (422, Some("idempotency_key_reused")) => ErrorCode::IdempotencyKeyReused,
         (422, Some("capability_unsupported")) => ErrorCode::CapabilityUnsupported,
         (422, _) => ErrorCode::UnprocessableRequest,

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{Encoder, Format, envelope, federation, gap_body};
+use super::frames::{Encoder, Format, gap_body};
 use super::hub::{Hub, Watch};
 use super::options::EventsOptions;
 use crate::clock::{Clock, millis};
@@ -59,9 +59,9 @@ pub enum Opened {
 /// Serves followers.
 #[derive(Clone)]
 pub struct Follow {
-    store: Store,
+    pub(super) store: Store,
     hub: Arc<Hub>,
-    clock: Clock,
+    pub(super) clock: Clock,
     entropy: Entropy,
     metrics: Arc<Metrics>,
     options: EventsOptions,
@@ -87,6 +87,11 @@ impl Follow {
     /// The name a run's home goes by.
     pub fn home_of<'a>(&'a self, run: &'a RunRecord) -> &'a str {
         run.home.as_ref().map_or(&self.stack_id, |peer| peer.as_str())
+    }
+
+    /// How long a follower waits at a hole.
+    pub(super) fn hold(&self, run: &RunRecord) -> Duration {
+        if run.home.is_none() { self.options.gap_hold_pushed } else { self.options.gap_hold }
     }
 
     /// Opens a run's events after a cursor, or says why that cursor cannot be honoured.
@@ -137,94 +142,6 @@ impl Follow {
     }
 }
 
-/// A bounded piece of a stream.
-#[derive(Debug)]
-pub struct EventPage {
-    /// Envelopes, joined by commas.
-    pub events: Vec<u8>,
-    /// The cursor that goes on from here.
-    pub next_after: u64,
-    /// There is more to read now.
-    pub has_more: bool,
-    /// The ranges passed over.
-    pub gaps: Vec<Value>,
-    /// Where the stream stands.
-    pub state: StreamState,
-}
-
-impl Follow {
-    /// Reads at most `limit` events after a cursor. Passes over exactly the holes that a live follower
-    /// would pass over now, and stops where one would wait.
-    pub async fn page(
-        &self,
-        run: &RunRecord,
-        request: FollowRequest,
-        limit: u32,
-    ) -> Result<EventPage, Problem> {
-        let state = self.store.stream_state(run.stream_no).await?;
-        check_cursor(&state, request)?;
-        let hold_ms = millis(self.hold(run));
-        let home = self.home_of(run).to_owned();
-        let mut page = PageReader { made: Vec::new(), cursor: request.after, left: limit, gaps: Vec::new() };
-        while page.left > 0 {
-            match next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps) {
-                Step::Read(to) => {
-                    if !page.read(&self.store, run.stream_no, &home, to).await? {
-                        break;
-                    }
-                }
-                Step::Gap(from, to, reason) => {
-                    page.gaps.push(gap_body(from, to, reason, state.oldest));
-                    page.cursor = to;
-                }
-                Step::Expired => return Err(expired(&state)),
-                Step::Hold(_) | Step::Lost | Step::End | Step::Wait => break,
-            }
-        }
-        let step = next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps);
-        let has_more = matches!(step, Step::Read(_) | Step::Gap(..));
-        Ok(EventPage { events: page.made, next_after: page.cursor, has_more, gaps: page.gaps, state })
-    }
-
-    /// How long a follower waits at a hole.
-    fn hold(&self, run: &RunRecord) -> Duration {
-        if run.home.is_none() { self.options.gap_hold_pushed } else { self.options.gap_hold }
-    }
-}
-
-/// A page being put together.
-struct PageReader {
-    made: Vec<u8>,
-    cursor: u64,
-    left: u32,
-    gaps: Vec<Value>,
-}
-
-impl PageReader {
-    /// Reads on; false when the rows are gone.
-    async fn read(&mut self, store: &Store, stream_no: i64, home: &str, to: u64) -> Result<bool, Problem> {
-        let range =
-            PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
-        let (made, home) = ((std::mem::take(&mut self.made), 0_u32), home.to_owned());
-        let ((made, count), last) = store
-            .read_events(stream_no, range, made, move |(out, count), row| {
-                if !out.is_empty() {
-                    out.push(b',');
-                }
-                *count += 1;
-                let beside = federation(&home, row.received_at_ms, row.derived);
-                envelope(out, row.json, &beside);
-            })
-            .await?;
-        self.made = made;
-        let Some(last) = last else { return Ok(false) };
-        self.cursor = last;
-        // A page of large events ends early rather than growing without bound.
-        self.left = if self.made.len() >= limits::PAGE_BYTES { 0 } else { self.left - count };
-        Ok(true)
-    }
-}
-
 /// Refuses a cursor that cannot be honoured exactly.
 pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), Problem> {
     if state.ended && request.after > state.last {
@@ -241,7 +158,7 @@ pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), P
     Ok(())
 }
 
-fn expired(state: &StreamState) -> Problem {
+pub(super) fn expired(state: &StreamState) -> Problem {
     Problem::new(
         ErrorCode::CursorExpired,
         format!(
@@ -256,7 +173,7 @@ fn expired(state: &StreamState) -> Problem {
 
 /// What to do next at a cursor: a pure decision.
 #[derive(Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// Events up to here can be read.
     Read(u64),
     /// This range is missing and is passed over.
@@ -273,7 +190,13 @@ enum Step {
     Expired,
 }
 
-fn next_step(state: &StreamState, cursor: u64, now_ms: i64, hold_ms: i64, skip_gaps: bool) -> Step {
+pub(super) fn next_step(
+    state: &StreamState,
+    cursor: u64,
+    now_ms: i64,
+    hold_ms: i64,
+    skip_gaps: bool,
+) -> Step {
     if cursor.saturating_add(1) < state.oldest {
         let to = state.oldest - 1;
         return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };

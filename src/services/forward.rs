@@ -3,33 +3,30 @@
 //! Invariant: nothing leaves before the intent is on disk, and a forward that has begun is finished by its
 //! own task: a caller that hangs up cancels nothing.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::Caller;
-use super::attempt::{Attempted, Cause, attempt, problem_of};
+use super::attempt::{Cause, problem_of};
+use super::drive::{Concluded, Driver, given_up, left, outcome_unknown};
 use super::options::ForwardOptions;
 use super::peers::{Peer, Peers, Refusal};
-use super::pull::Pull;
 use crate::clock::{Clock, millis};
-use crate::domain::backoff::{Backoff, BackoffError, clamp_retry_after};
-use crate::domain::event::RunKey;
-use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide};
-use crate::domain::id::{AgentId, ForwardId, PeerId, TenantId};
+use crate::domain::forward::ForwardState;
+use crate::domain::id::{AgentId, ForwardId, TenantId};
 use crate::domain::limits;
 use crate::entropy::Entropy;
-use crate::metrics::{Metrics, Outcome, Reason};
+use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
-use crate::protocol::forward_request::{TargetSelector, downstream_body};
+use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
-use crate::store::{CallerKey, Reserved, Settlement, Store, StoreError};
+use crate::store::{CallerKey, Reserved, Store};
 use crate::tasks::Tasks;
 
 pub use crate::store::{AttemptRecord, ForwardRecord};
@@ -84,59 +81,32 @@ pub struct Forwarder {
 }
 
 struct Shared {
+    driver: Driver,
     store: Store,
     peers: Peers,
-    pull: Pull,
     clock: Clock,
     entropy: Entropy,
     metrics: Arc<Metrics>,
     options: ForwardOptions,
-    stack_id: Arc<str>,
-    backoff: Backoff,
+    /// This log, as gateways further on name it when they look for a circle.
+    way_mark: String,
     tasks: Tasks,
-    /// Forwards with a task at work: nobody else takes them up.
-    driving: Mutex<HashSet<ForwardId>>,
-    /// Rings when a forward waits for the reconciler.
-    due: Notify,
-    /// Rings when the forward index has a new run.
-    indexed: Arc<Notify>,
 }
 
 impl Forwarder {
-    /// Forwards to `peers`.
+    /// Forwards to `peers`; `driver` does the work.
     pub fn new(
-        store: Store,
-        peers: Peers,
-        pull: Pull,
+        driver: Driver,
+        (store, peers): (Store, Peers),
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
         (options, stack_id): (ForwardOptions, &str),
         tasks: Tasks,
-    ) -> Result<Self, BackoffError> {
-        let backoff = Backoff::try_new(options.base_backoff, options.max_backoff)?;
-        let stack_id = Arc::from(stack_id);
-        let (driving, due, indexed) = (Mutex::default(), Notify::new(), Arc::default());
-        let shared = Shared {
-            store,
-            peers,
-            pull,
-            clock,
-            entropy,
-            metrics,
-            options,
-            stack_id,
-            backoff,
-            tasks,
-            driving,
-            due,
-            indexed,
-        };
-        Ok(Forwarder { shared: Arc::new(shared) })
-    }
-
-    /// Rings when the forward index has a new run.
-    pub fn indexed(&self) -> Arc<Notify> {
-        Arc::clone(&self.shared.indexed)
+    ) -> Self {
+        // Two gateways may bear one stack id, the default say; no two logs bear one incarnation.
+        let way_mark = format!("{stack_id}/{}", store.incarnation());
+        let shared = Shared { driver, store, peers, clock, entropy, metrics, options, way_mark, tasks };
+        Forwarder { shared: Arc::new(shared) }
     }
 
     /// Creates a run at its home and answers with the forward, done or (with `respond_async`) under way.
@@ -150,26 +120,39 @@ impl Forwarder {
     }
 
     async fn try_create(&self, command: ForwardCommand) -> Result<Forwarded, Problem> {
-        let place = match self.find_place(&command).await {
-            Ok(place) => place,
-            // A caller that repeats a key hears of its forward, whatever holds for new ones.
-            Err(problem) => return self.find_known(&command).await?.unwrap_or(Err(problem)),
-        };
-        let (record, key) = self.intent(&command, &place.peer);
+        // A caller that repeats a key hears of its forward, whatever holds for new ones.
+        if let Some(known) = self.find_known(&command).await? {
+            return known;
+        }
+        let begun_ms = self.shared.clock.now_ms();
+        let place = self.find_place(&command).await?;
+        let (record, key) = self.intent(&command, &place.peer, begun_ms);
         match self.shared.store.reserve_forward(record, key).await? {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::Known(known) => self.replay(*known),
             Reserved::New(record) if command.respond_async => {
-                self.spawn_drive((*record).clone(), Arc::clone(&place.peer), None);
+                self.shared.driver.spawn((*record).clone(), Arc::clone(&place.peer), None);
                 Ok(Forwarded { record: *record, replayed: false })
             }
             Reserved::New(record) => {
-                let done = self.spawn_drive(*record, Arc::clone(&place.peer), place.permit);
-                let (record, problem) = done.await.map_err(|_| stopped())?;
+                let (record, problem) = self.wait_for(*record, place).await?;
                 match problem {
                     None => Ok(Forwarded { record, replayed: false }),
                     Some(problem) => Err(with_retryability(problem, command.key.is_some())),
                 }
+            }
+        }
+    }
+
+    /// Waits for a forward no longer than its caller's deadline. What has left goes on without the caller.
+    async fn wait_for(&self, record: ForwardRecord, place: ChosenPlace) -> Result<Concluded, Problem> {
+        let left = left(record.deadline_at_ms, self.shared.clock.now_ms());
+        let done = self.shared.driver.spawn(record.clone(), place.peer, place.permit);
+        match tokio::time::timeout(left, done).await {
+            Ok(done) => done.map_err(|_| stopped()),
+            Err(_) => {
+                let problem = outcome_unknown(&record);
+                Ok((record, Some(problem)))
             }
         }
     }
@@ -180,16 +163,7 @@ impl Forwarder {
             let problem = Problem::new(ErrorCode::Draining, "the gateway is shutting down");
             return Err(problem.with("outcome", "not_started").retry_after(Duration::from_secs(5)));
         }
-        if command.via.iter().any(|gateway| **gateway == *self.shared.stack_id) {
-            let way = command.via.join(" → ");
-            let message =
-                format!("the request came through here before ({way}): the gateways forward in a circle");
-            return Err(Problem::new(ErrorCode::LoopDetected, message).with("outcome", "not_started"));
-        }
-        if command.via.len() >= limits::HOPS {
-            let message = format!("the request came through {} gateways, the most it may", limits::HOPS);
-            return Err(Problem::new(ErrorCode::LoopDetected, message).with("outcome", "not_started"));
-        }
+        self.refuse_circle(command)?;
         let peer = match &command.target {
             Target::Selected(selector) => self.shared.peers.select(selector)?,
             Target::Local => Arc::clone(self.shared.peers.local()?),
@@ -210,6 +184,21 @@ impl Forwarder {
         }
     }
 
+    /// Refuses a request that came through here before, or through too many gateways.
+    fn refuse_circle(&self, command: &ForwardCommand) -> Result<(), Problem> {
+        let before = command.via.iter().any(|gateway| *gateway == self.shared.way_mark);
+        if !before && command.via.len() < limits::HOPS {
+            return Ok(());
+        }
+        let way = command.via.join(" → ");
+        let message = if before {
+            format!("the request came through here before ({way}): the gateways forward in a circle")
+        } else {
+            format!("the request came through {} gateways, the most it may ({way})", limits::HOPS)
+        };
+        Err(Problem::new(ErrorCode::LoopDetected, message).with("outcome", "not_started"))
+    }
+
     async fn find_known(
         &self,
         command: &ForwardCommand,
@@ -225,12 +214,17 @@ impl Forwarder {
         })
     }
 
-    fn intent(&self, command: &ForwardCommand, peer: &Peer) -> (ForwardRecord, Option<CallerKey>) {
+    fn intent(
+        &self,
+        command: &ForwardCommand,
+        peer: &Peer,
+        begun_ms: i64,
+    ) -> (ForwardRecord, Option<CallerKey>) {
         let shared = &self.shared;
         let now_ms = shared.clock.now_ms();
         let deadline =
             if command.respond_async { shared.options.background_deadline } else { shared.options.deadline };
-        let deadline_at_ms = now_ms + millis(deadline);
+        let deadline_at_ms = begun_ms + millis(deadline);
         let id = shared.entropy.id("fwd", now_ms);
         let forward_id = ForwardId::parse(&id).expect("a minted id is an id");
         let key = command.key.clone().map(|key| CallerKey {
@@ -272,7 +266,7 @@ impl Forwarder {
 
     /// The way of the request, with this gateway added.
     fn via(&self, command: &ForwardCommand) -> String {
-        let own = std::iter::once(&*self.shared.stack_id);
+        let own = std::iter::once(&*self.shared.way_mark);
         command.via.iter().map(String::as_str).chain(own).collect::<Vec<_>>().join(",")
     }
 
@@ -304,24 +298,11 @@ impl Forwarder {
             let problem = stored.unwrap_or_else(|| given_up(&known));
             return Err(problem.with("replayed", true));
         }
-        self.wake(known.forward_id.clone());
+        self.shared.driver.wake(known.forward_id.clone());
         let message = "the forward of this idempotency key is still at work; ask again, or look at it";
         Err(Problem::new(ErrorCode::RequestInProgress, message)
             .with("forward_id", known.forward_id.as_str())
             .retry_after(Duration::from_secs(1)))
-    }
-
-    /// Makes a forward due now.
-    fn wake(&self, id: ForwardId) {
-        if self.is_driven(&id) {
-            return;
-        }
-        let this = self.clone();
-        self.shared.tasks.spawn(async move {
-            if this.shared.store.wake_forward(&id).await.is_ok() {
-                this.shared.due.notify_one();
-            }
-        });
     }
 
     /// The forward, if this tenant has it.
@@ -330,312 +311,6 @@ impl Forwarder {
             Problem::new(ErrorCode::NotFound, "there is no such forward").with("field", "forward_id")
         })
     }
-
-    /// How many event streams are open at a peer.
-    pub fn streams_of(&self, peer: &PeerId) -> usize {
-        self.shared.pull.streams_of(peer)
-    }
-
-    fn is_driven(&self, id: &ForwardId) -> bool {
-        self.driving().contains(id)
-    }
-
-    fn driving(&self) -> std::sync::MutexGuard<'_, HashSet<ForwardId>> {
-        self.shared.driving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until a forward is due to be taken up.
-    pub(super) async fn rung(&self) {
-        self.shared.due.notified().await;
-    }
-
-    /// Takes up a forward nobody is at work on, for one attempt.
-    pub(super) fn take_up(&self, record: ForwardRecord) {
-        if self.is_driven(&record.forward_id) {
-            return;
-        }
-        match self.shared.peers.find(&record.peer).cloned() {
-            Some(peer) => drop(self.spawn_drive(ForwardRecord { background: true, ..record }, peer, None)),
-            None => self.expire_orphan(record),
-        }
-    }
-
-    /// The peer is not configured any more: nothing is sent, and time runs out.
-    fn expire_orphan(&self, record: ForwardRecord) {
-        let this = self.clone();
-        self.shared.tasks.spawn(async move {
-            let now_ms = this.shared.clock.now_ms();
-            let late = now_ms >= record.deadline_at_ms;
-            let maybe_sent = record.state != ForwardState::Reserved;
-            let settlement = Settlement {
-                state: if late { ForwardState::Expired } else { record.state },
-                outcome: late.then_some(if maybe_sent { "unknown" } else { "not_started" }),
-                attempt: None,
-                error: None,
-                next_attempt_at_ms: Some(now_ms + millis(this.shared.options.reconcile_backoff)),
-                deadline_at_ms: record.deadline_at_ms,
-            };
-            if let Err(error) = this.shared.store.settle_without_run(&record.forward_id, settlement).await {
-                tracing::warn!(forward.id = %record.forward_id, error = %error, "a forward could not be put off");
-            }
-        });
-    }
-
-    fn spawn_drive(
-        &self,
-        record: ForwardRecord,
-        peer: Arc<Peer>,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> oneshot::Receiver<(ForwardRecord, Option<Problem>)> {
-        let (sender, done) = oneshot::channel();
-        self.driving().insert(record.forward_id.clone());
-        let this = self.clone();
-        self.shared.tasks.spawn(async move {
-            let id = record.forward_id.clone();
-            this.shared.metrics.forwards_unsettled.inc();
-            let begun = this.shared.clock.monotonic();
-            let result = this.drive(record, &peer, permit).await;
-            this.shared.metrics.forwards_unsettled.dec();
-            let took = this.shared.clock.monotonic().saturating_sub(begun);
-            this.shared.metrics.forward_duration.observe(took.as_secs_f64());
-            this.driving().remove(&id);
-            // A caller that hung up hears nothing; the forward is settled all the same.
-            let _ = sender.send(result);
-        });
-        done
-    }
-
-    /// Attempts until the verdict is something else than to try again.
-    async fn drive(
-        &self,
-        record: ForwardRecord,
-        peer: &Peer,
-        mut permit: Option<OwnedSemaphorePermit>,
-    ) -> (ForwardRecord, Option<Problem>) {
-        // A forward found on disk in `sending` may have been sent before a crash.
-        let resumed = record.background && record.state != ForwardState::Reserved;
-        let mut progress = Progress { attempt: 0, maybe_sent: resumed };
-        let Some(body) = downstream_body(&record.request, &record.downstream_key) else {
-            let problem = Problem::new(ErrorCode::InternalError, "the stored request cannot be read");
-            return (record, Some(problem));
-        };
-        if resumed && self.is_unsafe_to_repeat(&record, peer) {
-            return self.give_up(record).await;
-        }
-        if record.background {
-            match peer.enter().await {
-                Ok(place) => permit = Some(place),
-                Err(refusal) => {
-                    let attempted = Attempted::refused(peer, refusal, &self.shared.clock);
-                    return self.conclude(record, peer, attempted, progress).await;
-                }
-            }
-            if let Err(error) = self.shared.store.mark_sending(&record.forward_id).await {
-                return (record, Some(Problem::from(error)));
-            }
-        }
-        peer.earn_retry();
-        let ending = loop {
-            progress.attempt += 1;
-            let attempted =
-                attempt(&self.shared.clock, &self.shared.metrics, peer, &record, body.clone()).await;
-            let Some(delay) = self.retry_delay(&record, peer, &attempted, progress) else { break attempted };
-            progress.maybe_sent |= attempted.outcome == AttemptOutcome::Unknown;
-            if let Err(error) =
-                self.shared.store.save_attempt(&record.forward_id, attempted.record.clone()).await
-            {
-                tracing::warn!(forward.id = %record.forward_id, error = %error, "an attempt was not recorded");
-            }
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                () = self.shared.tasks.stopping().cancelled() => break attempted,
-            }
-        };
-        drop(permit);
-        self.conclude(record, peer, ending, progress).await
-    }
-
-    /// The peer never promised, or no longer promises, that a repeated key makes no second run.
-    fn is_unsafe_to_repeat(&self, record: &ForwardRecord, peer: &Peer) -> bool {
-        !peer.options.idempotent_create || self.shared.clock.now_ms() >= self.protected_until(record, peer)
-    }
-
-    async fn give_up(&self, record: ForwardRecord) -> (ForwardRecord, Option<Problem>) {
-        let problem = given_up(&record);
-        let settlement = Settlement {
-            state: ForwardState::Expired,
-            outcome: Some("unknown"),
-            attempt: None,
-            error: serde_json::to_string(&problem).ok(),
-            next_attempt_at_ms: None,
-            deadline_at_ms: record.deadline_at_ms,
-        };
-        self.note(&record, ForwardState::Expired, &problem);
-        match self.shared.store.settle_without_run(&record.forward_id, settlement).await {
-            Ok(settled) => (settled, Some(problem)),
-            Err(error) => self.unsettled(record, &error),
-        }
-    }
-
-    /// How long to wait before another attempt by this task; `None` when there is none.
-    fn retry_delay(
-        &self,
-        record: &ForwardRecord,
-        peer: &Peer,
-        attempted: &Attempted,
-        progress: Progress,
-    ) -> Option<Duration> {
-        if record.background {
-            return None; // the reconciler makes the next one, over restarts
-        }
-        let delay = self.pause(record, attempted, progress)?;
-        let verdict =
-            decide(self.rules(record, peer), attempted.outcome, progress.maybe_sent, progress.attempt, true);
-        (verdict == Verdict::Retry && peer.spend_retry()).then_some(delay)
-    }
-
-    /// What the peer asked to wait, or the jittered backoff; `None` when the deadline leaves less.
-    fn pause(&self, record: &ForwardRecord, attempted: &Attempted, progress: Progress) -> Option<Duration> {
-        let left = record.deadline_at_ms - self.shared.clock.now_ms();
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0));
-        let chance = self.shared.entropy.fraction();
-        let delay = match attempted.retry_after {
-            Some(asked) => clamp_retry_after(asked, left)?,
-            None if record.background => {
-                let cap = self.shared.options.reconcile_backoff;
-                let times = u32::try_from(record.attempts_total).unwrap_or(u32::MAX);
-                crate::domain::backoff::doubled(self.shared.options.base_backoff, cap, times.min(63))
-                    .mul_f64(0.5 + 0.5 * chance)
-            }
-            None => self.shared.backoff.delay(progress.attempt.saturating_sub(1), chance),
-        };
-        (delay < left).then_some(delay)
-    }
-
-    fn rules(&self, record: &ForwardRecord, peer: &Peer) -> Rules {
-        Rules {
-            max_attempts: self.shared.options.max_attempts,
-            idempotent_create: peer.options.idempotent_create,
-            patience: if record.background { Patience::Background } else { Patience::Caller },
-        }
-    }
-
-    /// The one settlement.
-    async fn conclude(
-        &self,
-        mut record: ForwardRecord,
-        peer: &Peer,
-        attempted: Attempted,
-        progress: Progress,
-    ) -> (ForwardRecord, Option<Problem>) {
-        let protected_until = self.protected_until(&record, peer);
-        if record.background && (progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown) {
-            record.deadline_at_ms = protected_until;
-        }
-        let pause = self.pause(&record, &attempted, progress);
-        let again = record.background && pause.is_some();
-        let rules = self.rules(&record, peer);
-        let verdict = decide(
-            rules,
-            attempted.outcome,
-            progress.maybe_sent,
-            progress.attempt.max(rules.max_attempts),
-            again,
-        );
-        let next_attempt_at_ms =
-            Some(self.shared.clock.now_ms() + millis(pause.unwrap_or(Duration::from_secs(1))));
-        let maybe_exists = progress.maybe_sent || attempted.outcome == AttemptOutcome::Unknown;
-        let (state, outcome, problem) = match verdict {
-            Verdict::Forwarded => return self.settle_forwarded(record, attempted).await,
-            Verdict::Refused => (ForwardState::Refused, None, attempted.problem(peer)),
-            Verdict::GiveUpNotStarted => {
-                (ForwardState::Expired, Some("not_started"), attempted.problem(peer))
-            }
-            Verdict::GiveUpUnknown => (ForwardState::Expired, Some("unknown"), given_up(&record)),
-            Verdict::Reconcile => (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record)),
-            Verdict::Retry if maybe_exists => {
-                (ForwardState::Unknown, Some("unknown"), outcome_unknown(&record))
-            }
-            Verdict::Retry => (ForwardState::Reserved, None, attempted.problem(peer)),
-        };
-        let deadline_at_ms =
-            if verdict == Verdict::Reconcile { protected_until } else { record.deadline_at_ms };
-        let settlement = Settlement {
-            state,
-            outcome,
-            attempt: Some(attempted.record),
-            error: state.is_at_rest().then(|| serde_json::to_string(&problem).unwrap_or_default()),
-            next_attempt_at_ms: if state.is_at_rest() { None } else { next_attempt_at_ms },
-            deadline_at_ms,
-        };
-        self.note(&record, state, &problem);
-        match self.shared.store.settle_without_run(&record.forward_id, settlement).await {
-            Ok(settled) => {
-                self.shared.due.notify_one();
-                (settled, Some(problem))
-            }
-            Err(error) => self.unsettled(record, &error),
-        }
-    }
-
-    async fn settle_forwarded(
-        &self,
-        record: ForwardRecord,
-        attempted: Attempted,
-    ) -> (ForwardRecord, Option<Problem>) {
-        let Some(run) = attempted.run else {
-            let problem = outcome_unknown(&record);
-            return (record, Some(problem));
-        };
-        let settled = self.shared.store.settle_forwarded(&record.forward_id, attempted.record, run).await;
-        let settled = match settled {
-            Ok(settled) => settled,
-            Err(error) => return self.unsettled(record, &error),
-        };
-        self.shared.metrics.forwards.get_or_create(&Outcome { outcome: "forwarded" }).inc();
-        self.start_reader(&settled).await;
-        self.shared.indexed.notify_one();
-        (settled, None)
-    }
-
-    async fn start_reader(&self, settled: &ForwardRecord) {
-        let Some(run) = settled.run_id.clone() else { return };
-        let key = RunKey { tenant: settled.tenant.clone(), run };
-        match self.shared.store.find_run(&key).await {
-            Ok(Some(run)) => self.shared.pull.start(run),
-            Ok(None) => {}
-            // The run is in the index: the next start reads it.
-            Err(error) => tracing::warn!(run.id = %key.run, error = %error, "a reader was not started"),
-        }
-    }
-
-    /// The answer came but could not be written down: the reconciler will ask for it again.
-    fn unsettled(&self, record: ForwardRecord, error: &StoreError) -> (ForwardRecord, Option<Problem>) {
-        tracing::error!(forward.id = %record.forward_id, error = %error, "a forward could not be settled");
-        let problem = outcome_unknown(&record);
-        (record, Some(problem))
-    }
-
-    /// Until when the peer promises that a repeated key makes no second run.
-    fn protected_until(&self, record: &ForwardRecord, peer: &Peer) -> i64 {
-        let since = record.first_sent_at_ms.unwrap_or(record.created_at_ms);
-        since + millis(peer.idempotency_retention())
-    }
-
-    fn note(&self, record: &ForwardRecord, state: ForwardState, problem: &Problem) {
-        if state.is_at_rest() {
-            self.shared.metrics.forwards.get_or_create(&Outcome { outcome: state.as_str() }).inc();
-        }
-        tracing::warn!(forward.id = %record.forward_id, peer.id = %record.peer, state = state.as_str(),
-            code = problem.code.as_str(), reason = problem.message, "a forward has no run yet");
-    }
-}
-
-/// Where a forward stands in its task.
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    attempt: u32,
-    maybe_sent: bool,
 }
 
 struct ChosenPlace {
@@ -651,22 +326,6 @@ fn key_reused() -> Problem {
 fn stopped() -> Problem {
     Problem::new(ErrorCode::ForwardOutcomeUnknown, "the gateway stopped while the forward was under way")
         .with("outcome", "unknown")
-}
-
-fn outcome_unknown(record: &ForwardRecord) -> Problem {
-    let message = "the peer may have created the run; the gateway goes on asking with the same key";
-    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
-        .with("outcome", "unknown")
-        .with("forward_id", record.forward_id.as_str())
-}
-
-fn given_up(record: &ForwardRecord) -> Problem {
-    let message =
-        "the peer may have created the run; asking again could create a second one, so it was given up";
-    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
-        .with("outcome", "unknown")
-        .with("forward_id", record.forward_id.as_str())
-        .with("retryable", false)
 }
 
 /// Without a key of the caller's own, the same request again would be another run.

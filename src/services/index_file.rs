@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 
 use super::peers::Peers;
 use crate::domain::event::RunKey;
-use crate::domain::id::{PeerId, RunId, TenantId};
 use crate::protocol::index_file::{self, IndexRecord, InvalidIndex};
 use crate::protocol::paths;
 use crate::store::{Store, StoreError};
@@ -61,31 +60,20 @@ pub async fn import(path: &Path, store: &Store, peers: &Peers) -> Result<usize, 
     let damaged = |source| IndexFileError::Damaged { path: path.to_owned(), source };
     let records = index_file::parse(&text).map_err(damaged)?;
     let mut new = 0;
-    for (at, record) in records.iter().enumerate() {
-        let (key, peer) = names(record).ok_or_else(|| {
-            damaged(InvalidIndex {
-                line: 0,
-                column: 0,
-                message: format!("record {} has an id that is none", at + 1),
-            })
-        })?;
+    for record in records {
+        let (peer, url) = (record.remote_stack_id, record.remote_events_url);
+        let key = RunKey { tenant: record.tenant_id, run: record.run_id };
         let events_path = match peers.find(&peer) {
             Some(peer) => {
                 let base = peer.client.base();
-                paths::events_path(base, &record.remote_events_url)
+                paths::events_path(base, &url)
                     .unwrap_or_else(|_| paths::default_events_path(base, key.run.as_str()))
             }
             None => format!("/v1/runs/{}/events", key.run),
         };
-        new += usize::from(store.import_run(&key, &peer, &events_path, &record.remote_events_url).await?);
+        new += usize::from(store.import_run(&key, &peer, &events_path, &url).await?);
     }
     Ok(new)
-}
-
-fn names(record: &IndexRecord) -> Option<(RunKey, PeerId)> {
-    let tenant = TenantId::parse(&record.tenant_id).ok()?;
-    let run = RunId::parse(&record.run_id).ok()?;
-    Some((RunKey { tenant, run }, PeerId::parse(&record.remote_stack_id).ok()?))
 }
 
 /// Keeps a snapshot of the index in `path`, written anew whenever `news` rings, until the gateway stops.
@@ -116,11 +104,13 @@ pub async fn snapshot(path: &Path, store: &Store, tasks: &Tasks) -> Result<(), I
         let page = store.indexed_runs((&after.0, &after.1), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = (last.key.tenant.to_string(), last.key.run.to_string());
-        records.extend(page.into_iter().map(|run| IndexRecord {
-            tenant_id: run.key.tenant.to_string(),
-            run_id: run.remote_run_id.to_string(),
-            remote_stack_id: run.home.map(|home| home.to_string()).unwrap_or_default(),
-            remote_events_url: run.remote_events_url,
+        records.extend(page.into_iter().filter_map(|run| {
+            Some(IndexRecord {
+                tenant_id: run.key.tenant,
+                run_id: run.remote_run_id,
+                remote_stack_id: run.home?,
+                remote_events_url: run.remote_events_url,
+            })
         }));
     }
     let target = path.to_owned();

@@ -16,8 +16,10 @@ mod read;
 
 pub mod follow;
 pub mod ingest;
+pub mod page;
 pub mod pull;
 
+pub mod drive;
 pub mod forward;
 pub mod runs;
 

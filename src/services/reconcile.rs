@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::forward::Forwarder;
+use super::drive::Driver;
 use crate::clock::Clock;
 use crate::store::{Store, StoreError};
 use crate::tasks::Tasks;
@@ -16,18 +16,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// Takes up what the last life of this gateway left, then goes on.
-pub async fn start(
-    store: &Store,
-    forwarder: &Forwarder,
-    clock: &Clock,
-    tasks: &Tasks,
-) -> Result<(), StoreError> {
+pub async fn start(store: &Store, driver: &Driver, clock: &Clock, tasks: &Tasks) -> Result<(), StoreError> {
     store.wake_all_forwards().await?;
-    let (store, forwarder, clock) = (store.clone(), forwarder.clone(), clock.clone());
+    let (store, driver, clock) = (store.clone(), driver.clone(), clock.clone());
     let stopping = tasks.stopping().clone();
     tasks.spawn(async move {
         while !stopping.is_cancelled() {
-            let pause = match look(&store, &forwarder, &clock).await {
+            let pause = match look(&store, &driver, &clock).await {
                 Ok(pause) => pause,
                 Err(StoreError::Closed | StoreError::Fatal(_)) => return,
                 Err(error) => {
@@ -37,7 +32,7 @@ pub async fn start(
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = forwarder.rung() => {}
+                () = driver.rung() => {}
                 () = stopping.cancelled() => {}
             }
         }
@@ -46,9 +41,9 @@ pub async fn start(
 }
 
 /// Takes up what is due and answers how long to sleep.
-async fn look(store: &Store, forwarder: &Forwarder, clock: &Clock) -> Result<Duration, StoreError> {
+async fn look(store: &Store, driver: &Driver, clock: &Clock) -> Result<Duration, StoreError> {
     for record in store.due_forwards(PAGE).await? {
-        forwarder.take_up(record);
+        driver.take_up(record);
     }
     let next = store.next_due_ms().await?;
     let pause = next.map_or(LONGEST_SLEEP, |next| {

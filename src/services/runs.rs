@@ -10,7 +10,7 @@ use super::peers::{Peer, Peers};
 use super::pull::Pull;
 use super::read::call_context;
 use crate::domain::event::RunKey;
-use crate::domain::id::{RunId, TenantId};
+use crate::domain::id::{PeerId, RunId, TenantId};
 use crate::domain::limits;
 use crate::domain::run::{FollowState, RunStatus};
 use crate::domain::stream::StreamState;
@@ -114,6 +114,11 @@ impl Runs {
             return Err(Problem::new(ErrorCode::CursorIncarnation, message).with("field", "cursor"));
         }
         Ok((created_at.parse().map_err(|_| invalid())?, run.to_owned()))
+    }
+
+    /// How many event streams are open at a peer.
+    pub fn streams_of(&self, peer: &PeerId) -> usize {
+        self.pull.streams_of(peer)
     }
 
     /// What the home says of the run now; `None` when it cannot be asked.

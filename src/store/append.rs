@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Store;
 use super::error::StoreError;
-use super::event_log::{EventRow, PageRange, read_page};
 use super::heads;
+use super::page::{EventRow, PageRange, read_page};
 use crate::domain::event::{Appended, NewEvent, RunKey, Sender};
 use crate::domain::holes::GapReason;
 use crate::domain::id::AgentId;

@@ -5,7 +5,7 @@
 //! checksum fails is never served.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::audit::AuditRecord;
 use super::error::StoreError;
@@ -20,14 +20,14 @@ use crate::domain::{json_equal, limits};
 /// Bits of a position that hold the sequence.
 const SEQUENCE_BITS: u32 = 32;
 /// Flag: made by a gateway from the home's status.
-const DERIVED: i64 = 1;
+pub(super) const DERIVED: i64 = 1;
 
 /// The place of an event in this log.
-fn position(stream_no: i64, sequence: u64) -> i64 {
+pub(super) fn position(stream_no: i64, sequence: u64) -> i64 {
     stream_no << SEQUENCE_BITS | sequence.min(MAX_SEQUENCE) as i64
 }
 
-fn sequence_at(position: i64) -> u64 {
+pub(super) fn sequence_at(position: i64) -> u64 {
     position as u64 & MAX_SEQUENCE
 }
 
@@ -392,69 +392,4 @@ fn numbered(json: &Bytes, sequence: u64) -> Bytes {
 fn held(row: &rusqlite::Row<'_>) -> Result<Held, rusqlite::Error> {
     let at: i64 = row.get(0)?;
     Ok(Held { sequence: sequence_at(at), key: row.get(1)?, json: row.get(2)? })
-}
-
-/// One event of a page, borrowed from the database.
-#[derive(Debug, Clone, Copy)]
-pub struct EventRow<'a> {
-    /// Its position in the stream.
-    pub sequence: u64,
-    /// When the log took it, in milliseconds since the Unix epoch.
-    pub received_at_ms: i64,
-    /// Made by a gateway from the home's status.
-    pub derived: bool,
-    /// The normalised event object.
-    pub json: &'a [u8],
-}
-
-/// Which events of a stream to read.
-#[derive(Debug, Clone, Copy)]
-pub struct PageRange {
-    /// Exclusive.
-    pub after: u64,
-    /// Inclusive.
-    pub to: u64,
-    /// At most this many.
-    pub max_events: u32,
-    /// At most about this many bytes, but always one event.
-    pub max_bytes: usize,
-}
-
-/// Reads a page in order, handing each event to `visit`. Answers the last sequence visited.
-pub(super) fn read_page(
-    connection: &Connection,
-    stream_no: i64,
-    range: PageRange,
-    visit: &mut dyn FnMut(EventRow<'_>),
-) -> Result<Option<u64>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT position, received_at, flags, checksum, json FROM events
-         WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![
-        position(stream_no, range.after),
-        position(stream_no, range.to),
-        range.max_events
-    ])?;
-    let mut last = None;
-    let mut bytes = 0;
-    while let Some(row) = rows.next()? {
-        let sequence = sequence_at(row.get(0)?);
-        let json = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
-        if i64::from(crc32fast::hash(json)) != row.get::<_, i64>(3)? {
-            return Err(StoreError::Inconsistent {
-                table: "events",
-                column: "checksum",
-                row: format!("stream {stream_no}, sequence {sequence}"),
-            });
-        }
-        let derived = row.get::<_, i64>(2)? & DERIVED != 0;
-        visit(EventRow { sequence, received_at_ms: row.get(1)?, derived, json });
-        last = Some(sequence);
-        bytes += json.len();
-        if bytes >= range.max_bytes {
-            break;
-        }
-    }
-    Ok(last)
 }

@@ -14,9 +14,11 @@ mod event_key;
 mod event_log;
 mod forwards;
 mod heads;
+mod page;
 mod readers;
 mod retention;
 mod runs;
+mod settle;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -29,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::append::{BatchEntry, ReaderBatch};
 pub use self::backup::{BackupError, backup, restore};
 pub use self::error::StoreError;
-pub use self::event_log::{EventRow, PageRange};
 pub use self::forwards::{AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, Reserved, Settlement};
+pub use self::page::{EventRow, PageRange};
 pub use self::runs::RunRecord;
 pub use self::writer::TailObserver;
 

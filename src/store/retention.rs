@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use super::Store;
 use super::error::StoreError;
-use super::event_log::{PageRange, read_page};
+use super::page::{PageRange, read_page};
 use super::writer::Unit;
 
 /// Rows removed in one unit: appends run between two of them.

@@ -1,0 +1,94 @@
+//! A page of a stream: what a follower would get, up to a limit, without waiting.
+
+use serde_json::Value;
+
+use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, next_step};
+use super::frames::{envelope, federation, gap_body};
+use crate::clock::millis;
+use crate::domain::limits;
+use crate::domain::stream::StreamState;
+use crate::protocol::problem::Problem;
+use crate::store::{PageRange, RunRecord, Store};
+
+/// A bounded piece of a stream.
+#[derive(Debug)]
+pub struct EventPage {
+    /// Envelopes, joined by commas.
+    pub events: Vec<u8>,
+    /// The cursor that goes on from here.
+    pub next_after: u64,
+    /// There is more to read now.
+    pub has_more: bool,
+    /// The ranges passed over.
+    pub gaps: Vec<Value>,
+    /// Where the stream stands.
+    pub state: StreamState,
+}
+
+impl Follow {
+    /// Reads at most `limit` events after a cursor. Passes over exactly the holes that a live follower
+    /// would pass over now, and stops where one would wait.
+    pub async fn page(
+        &self,
+        run: &RunRecord,
+        request: FollowRequest,
+        limit: u32,
+    ) -> Result<EventPage, Problem> {
+        let state = self.store.stream_state(run.stream_no).await?;
+        check_cursor(&state, request)?;
+        let hold_ms = millis(self.hold(run));
+        let home = self.home_of(run).to_owned();
+        let mut page = PageReader { made: Vec::new(), cursor: request.after, left: limit, gaps: Vec::new() };
+        while page.left > 0 {
+            match next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps) {
+                Step::Read(to) => {
+                    if !page.read(&self.store, run.stream_no, &home, to).await? {
+                        break;
+                    }
+                }
+                Step::Gap(from, to, reason) => {
+                    page.gaps.push(gap_body(from, to, reason, state.oldest));
+                    page.cursor = to;
+                }
+                Step::Expired => return Err(expired(&state)),
+                Step::Hold(_) | Step::Lost | Step::End | Step::Wait => break,
+            }
+        }
+        let step = next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps);
+        let has_more = matches!(step, Step::Read(_) | Step::Gap(..));
+        Ok(EventPage { events: page.made, next_after: page.cursor, has_more, gaps: page.gaps, state })
+    }
+}
+
+/// A page being put together.
+struct PageReader {
+    made: Vec<u8>,
+    cursor: u64,
+    left: u32,
+    gaps: Vec<Value>,
+}
+
+impl PageReader {
+    /// Reads on; false when the rows are gone.
+    async fn read(&mut self, store: &Store, stream_no: i64, home: &str, to: u64) -> Result<bool, Problem> {
+        let range =
+            PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
+        let (made, home) = ((std::mem::take(&mut self.made), 0_u32), home.to_owned());
+        let ((made, count), last) = store
+            .read_events(stream_no, range, made, move |(out, count), row| {
+                if !out.is_empty() {
+                    out.push(b',');
+                }
+                *count += 1;
+                let beside = federation(&home, row.received_at_ms, row.derived);
+                envelope(out, row.json, &beside);
+            })
+            .await?;
+        self.made = made;
+        let Some(last) = last else { return Ok(false) };
+        self.cursor = last;
+        // A page of large events ends early rather than growing without bound.
+        self.left = if self.made.len() >= limits::PAGE_BYTES { 0 } else { self.left - count };
+        Ok(true)
+    }
+}

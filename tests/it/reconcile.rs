@@ -1,0 +1,207 @@
+//! What becomes of a forward whose outcome is not known: it is said, taken up again with the same key, over
+//! restarts, and given up only when the key protects no more.
+
+use std::time::Duration;
+
+use causeway::config::Config;
+use causeway::domain::id::PeerId;
+use causeway::domain::peer::PeerKind;
+use causeway::services::options::PeerOptions;
+
+use crate::support::forwards::{
+    FORWARD, audit, forward_id, forward_now, forward_once, keyed_body, run_id, spawn_forward, time_of,
+};
+use crate::support::gateway::{TestGateway, forward_body, peer, test_config};
+use crate::support::orchestrator::{CreateFault, ScriptedOrchestrator};
+
+fn home_peer(home: &ScriptedOrchestrator) -> PeerOptions {
+    peer("stk_b", &home.base_url(), PeerKind::Orchestrator)
+}
+
+/// Quick to stop although a request is open.
+fn hasty_config() -> Config {
+    let mut config = test_config();
+    config.server.shutdown_timeout = Duration::from_millis(50);
+    config
+}
+
+// F1, F3, F4, defect 6
+#[tokio::test]
+async fn an_unknown_outcome_is_said_and_then_settled_with_the_same_key() {
+    for fault in [CreateFault::DropAnswer, CreateFault::StatusAfterCommit(503), CreateFault::DropRequest] {
+        let home = ScriptedOrchestrator::start().await;
+        let gateway = TestGateway::start(vec![home_peer(&home)]).await;
+        home.next_creates([fault.clone(), fault.clone(), fault.clone()]);
+        let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+        assert_eq!(answer.code(), "forward_outcome_unknown", "{fault:?}");
+        assert_eq!(answer.json["error"]["details"]["outcome"], "unknown");
+        assert_eq!(answer.json["error"]["retryable"], true);
+        let forward = forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+        assert_eq!(forward["attempts_total"], 4, "{forward:#}");
+        let attempts = forward["attempts"].as_array().expect("attempts");
+        for (number, attempt) in (1..).zip(attempts) {
+            assert_eq!(attempt["attempt"], number);
+            assert!(time_of(&attempt["started_at"]) <= time_of(&attempt["finished_at"]));
+            assert_ne!(attempt["reason"], "");
+            assert_eq!(attempt["outcome"], if number < 4 { "unknown" } else { "forwarded" });
+        }
+        let truth = home.truth();
+        assert_eq!((truth.creates().len(), truth.keys().len()), (4, 1));
+        truth.assert_one_run_per_key();
+        assert_eq!(forward["run_id"], truth.runs_created()[0].run_id.as_str());
+        let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
+        assert_eq!(again.header("idempotency-replayed"), "true");
+        assert_eq!(run_id(&again), truth.runs_created()[0].run_id);
+        assert_eq!(audit(&gateway, "unknown").len(), 1);
+    }
+}
+
+// F4: without a key of its own, a caller that asks again asks for another run
+#[tokio::test]
+async fn an_unknown_outcome_without_a_key_is_not_retryable() {
+    let home = ScriptedOrchestrator::start().await;
+    let gateway = TestGateway::start(vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::DropAnswer, CreateFault::DropAnswer, CreateFault::DropAnswer]);
+    let answer = gateway.post(FORWARD, &forward_body("stk_b")).await.expect(504);
+    assert_eq!(answer.json["error"]["retryable"], false);
+    forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+}
+
+// F4
+#[tokio::test]
+async fn a_peer_that_hangs_for_ever_leaves_the_outcome_unknown() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut config = test_config();
+    config.outbound.answer_timeout = Duration::from_millis(100);
+    let gateway = TestGateway::start_with(config, vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::HangForever, CreateFault::HangAfterCommit, CreateFault::HangForever]);
+    let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    assert_eq!(answer.code(), "forward_outcome_unknown");
+    forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+    home.truth().assert_one_run_per_key();
+}
+
+// F2: a repeat is told so at once, and wakes what waits
+#[tokio::test]
+async fn a_repeated_key_wakes_a_forward_that_waits() {
+    let home = ScriptedOrchestrator::start().await;
+    let gateway = TestGateway::start(vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::status_retry_after(503, "3600")]);
+    let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    let id = forward_id(&answer);
+    assert_eq!(forward_now(&gateway, &id).await["attempts_total"], 1);
+    let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
+    assert_eq!((again.code(), again.header("retry-after")), ("request_in_progress", "1"));
+    assert_eq!(forward_id(&again), id);
+    forward_once(&gateway, &id, "forwarded").await;
+    gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
+    home.truth().assert_one_run_per_key();
+}
+
+#[tokio::test]
+async fn respond_async_is_accepted_once_durable_and_goes_on_over_a_restart() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut gateway = TestGateway::start(vec![home_peer(&home)]).await;
+    home.stop().await;
+    let sent = [("prefer", "respond-async")];
+    let answer = gateway.post_with(FORWARD, &keyed_body("stk_b", "k1"), &sent).await.expect(202);
+    let id = forward_id(&answer);
+    assert_eq!(answer.header("location"), format!("/v1/federation/forwards/{id}"));
+    assert_eq!(answer.header("preference-applied"), "respond-async");
+    let tried = |state: &'static str| {
+        move |answer: &crate::support::gateway::Answer| {
+            let forward = &answer.json["forward"];
+            forward["state"] == state && forward["attempts_total"].as_u64() >= Some(1)
+        }
+    };
+    let forward = gateway.until(&format!("/v1/federation/forwards/{id}"), tried("reserved")).await;
+    assert_eq!(forward.json["forward"]["attempts"][0]["outcome"], "not_sent");
+    gateway.restart().await;
+    home.restart().await;
+    let forward = forward_once(&gateway, &id, "forwarded").await;
+    let truth = home.truth();
+    assert_eq!(truth.runs_created().len(), 1);
+    assert_eq!(forward["run_id"], truth.runs_created()[0].run_id.as_str());
+    let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+}
+
+// F1, A-04: the gateway goes down while the home is at work on the create
+#[tokio::test]
+async fn a_restart_with_a_forward_under_way_makes_exactly_one_run() {
+    for fault in [CreateFault::Hold, CreateFault::HoldAnswer] {
+        let home = ScriptedOrchestrator::start().await;
+        let mut gateway = TestGateway::start_with(hasty_config(), vec![home_peer(&home)]).await;
+        home.next_creates([fault]);
+        let caller = spawn_forward(&gateway, &keyed_body("stk_b", "k1"));
+        home.until("the create", |truth| truth.creates().len() == 1).await;
+        gateway.restart().await;
+        drop(caller.await);
+        home.until("another attempt", |truth| truth.creates().len() == 2).await;
+        home.release_creates();
+        let path = "/v1/federation/runs";
+        let listed = gateway.until(path, |answer| answer.json["items"][0]["run_id"].is_string()).await;
+        let truth = home.truth();
+        truth.assert_one_run_per_key();
+        assert_eq!((truth.runs_created().len(), truth.keys().len()), (1, 1));
+        assert_eq!(listed.json["items"][0]["run_id"], truth.runs_created()[0].run_id.as_str());
+        let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
+        assert_eq!(run_id(&again), truth.runs_created()[0].run_id);
+    }
+}
+
+//
+#[tokio::test]
+async fn a_peer_without_idempotency_is_never_asked_twice_after_bytes_left() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut options = home_peer(&home);
+    options.idempotent_create = false;
+    let mut gateway = TestGateway::start_with(hasty_config(), vec![options]).await;
+    home.refuse_connections(true).await;
+    gateway.post(FORWARD, &keyed_body("stk_b", "k0")).await.expect(502);
+    home.refuse_connections(false).await;
+    home.next_creates([CreateFault::DropAnswer, CreateFault::Hold]);
+    let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    assert_eq!(answer.code(), "forward_outcome_unknown");
+    assert_eq!(answer.json["error"]["retryable"], false);
+    let forward = forward_now(&gateway, &forward_id(&answer)).await;
+    assert_eq!((&forward["state"], &forward["outcome"]), (&"expired".into(), &"unknown".into()));
+    let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    assert_eq!(again.json["error"]["retryable"], false);
+    // Nor after a restart in the middle of an attempt.
+    let sent = [("prefer", "respond-async")];
+    let answer = gateway.post_with(FORWARD, &keyed_body("stk_b", "k2"), &sent).await.expect(202);
+    home.until("the second create", |truth| truth.creates().len() == 2).await;
+    gateway.restart().await;
+    let forward = forward_once(&gateway, &forward_id(&answer), "expired").await;
+    assert_eq!(forward["outcome"], "unknown");
+    assert_eq!(home.truth().creates().len(), 2);
+}
+
+// F6
+#[tokio::test]
+async fn a_key_the_peer_may_have_forgotten_is_not_sent_again() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut far_config = test_config();
+    far_config.gateway.stack_id = PeerId::parse("stk_far").expect("a peer id");
+    far_config.forward.idempotency_retention = Duration::from_secs(1); // what it announces
+    let mut local = home_peer(&home);
+    local.local = true;
+    let far = TestGateway::start_with(far_config, vec![local]).await;
+    let mut config = test_config();
+    config.outbound.answer_timeout = Duration::from_millis(1100);
+    let near =
+        TestGateway::start_with(config, vec![peer("stk_far", &far.base_url(), PeerKind::Gateway)]).await;
+    near.until("/v1/federation/peers/stk_far", |a| a.json["peer"]["health"]["state"] == "healthy").await;
+    home.next_creates([CreateFault::HoldAnswer]);
+    let answer = near.post(FORWARD, &keyed_body("stk_far", "k1")).await.expect(504);
+    assert_eq!(answer.code(), "forward_outcome_unknown");
+    let forward = forward_once(&near, &forward_id(&answer), "expired").await;
+    assert_eq!((&forward["outcome"], &forward["attempts_total"]), (&"unknown".into(), &1.into()));
+    assert_eq!(audit(&near, "expired").len(), 1);
+    let again = near.post(FORWARD, &keyed_body("stk_far", "k1")).await.expect(504);
+    assert_eq!(again.json["error"]["retryable"], false);
+    assert_eq!(home.truth().creates().len(), 1);
+    home.release_creates();
+}
