@@ -566,6 +566,10 @@ impl Forwarder {
         let state = state_after(verdict, maybe_exists);
         let (outcome, problem) = match verdict {
             Verdict::Forwarded => return self.settle_forwarded(record, attempted).await,
+            // The peer may refuse now what it did before its earlier answer was lost.
+            Verdict::Refused if progress.maybe_sent => {
+                (Some("unknown"), attempted.problem(peer).with("outcome", "unknown"))
+            }
             Verdict::Refused => (None, attempted.problem(peer)),
             Verdict::GiveUpNotStarted => (Some("not_started"), attempted.problem(peer)),
             Verdict::GiveUpUnknown => (Some("unknown"), given_up(&record)),
