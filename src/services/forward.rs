@@ -149,15 +149,17 @@ impl Forwarder {
         let begun_ms = self.shared.clock.now_ms();
         let place = self.find_place(&command).await?;
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
+        // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
+        let claim = self.claim(&record.forward_id).expect("a minted id is nobody else's");
         match self.shared.store.reserve_forward(record, key).await? {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::Known(known) => self.replay(*known),
             Reserved::New(record) if command.respond_async => {
-                self.spawn_drive((*record).clone(), Arc::clone(&place.peer), None);
+                self.spawn_drive((*record).clone(), Arc::clone(&place.peer), None, claim);
                 Ok(Forwarded { record: *record, replayed: false })
             }
             Reserved::New(record) => {
-                let (record, problem) = self.wait_for(*record, place).await?;
+                let (record, problem) = self.wait_for(*record, place, claim).await?;
                 match problem {
                     None => Ok(Forwarded { record, replayed: false }),
                     Some(problem) => Err(with_retryability(problem, command.key.is_some())),
@@ -167,9 +169,14 @@ impl Forwarder {
     }
 
     /// Waits for a forward no longer than its caller's deadline. What has left goes on without the caller.
-    async fn wait_for(&self, record: ForwardRecord, place: ChosenPlace) -> Result<Concluded, Problem> {
+    async fn wait_for(
+        &self,
+        record: ForwardRecord,
+        place: ChosenPlace,
+        claim: Claim,
+    ) -> Result<Concluded, Problem> {
         let left = left(record.deadline_at_ms, self.shared.clock.now_ms());
-        let done = self.spawn_drive(record.clone(), place.peer, place.permit);
+        let done = self.spawn_drive(record.clone(), place.peer, place.permit, claim);
         match tokio::time::timeout(left, done).await {
             Ok(done) => done.map_err(|_| stopped()),
             Err(_) => {
@@ -329,6 +336,12 @@ impl Forwarder {
         self.shared.pull.streams_of(peer)
     }
 
+    /// Makes a forward ours to drive, unless somebody drives it.
+    fn claim(&self, id: &ForwardId) -> Option<Claim> {
+        let free = self.driving().insert(id.clone());
+        free.then(|| Claim { forwarder: self.clone(), id: id.clone() })
+    }
+
     fn is_driven(&self, id: &ForwardId) -> bool {
         self.driving().contains(id)
     }
@@ -344,11 +357,11 @@ impl Forwarder {
 
     /// Takes up a forward nobody is at work on, for one attempt.
     pub(super) fn take_up(&self, record: ForwardRecord) {
-        if self.is_driven(&record.forward_id) {
-            return;
-        }
+        let Some(claim) = self.claim(&record.forward_id) else { return };
         match self.shared.peers.find(&record.peer).cloned() {
-            Some(peer) => drop(self.spawn_drive(ForwardRecord { background: true, ..record }, peer, None)),
+            Some(peer) => {
+                drop(self.spawn_drive(ForwardRecord { background: true, ..record }, peer, None, claim));
+            }
             None => self.expire_orphan(record),
         }
     }
@@ -374,24 +387,24 @@ impl Forwarder {
         });
     }
 
+    /// Drives a forward in a task of its own.
     fn spawn_drive(
         &self,
         record: ForwardRecord,
         peer: Arc<Peer>,
         permit: Option<OwnedSemaphorePermit>,
+        claim: Claim,
     ) -> oneshot::Receiver<Concluded> {
         let (sender, done) = oneshot::channel();
-        self.driving().insert(record.forward_id.clone());
         let this = self.clone();
         self.shared.tasks.spawn(async move {
-            let id = record.forward_id.clone();
             this.shared.metrics.forwards_unsettled.inc();
             let begun = this.shared.clock.monotonic();
             let result = this.drive(record, &peer, permit).await;
             this.shared.metrics.forwards_unsettled.dec();
             let took = this.shared.clock.monotonic().saturating_sub(begun);
             this.shared.metrics.forward_duration.observe(took.as_secs_f64());
-            this.driving().remove(&id);
+            drop(claim);
             // A caller that hung up hears nothing; the forward is settled all the same.
             let _ = sender.send(result);
         });
@@ -423,8 +436,13 @@ impl Forwarder {
                     return self.conclude(record, peer, attempted, progress).await;
                 }
             }
-            if let Err(error) = self.shared.store.mark_sending(&record.forward_id).await {
-                return (record, Some(Problem::from(error)));
+            match self.shared.store.mark_sending(&record).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let problem = outcome_unknown(&record);
+                    return (record, Some(problem));
+                }
+                Err(error) => return (record, Some(Problem::from(error))),
             }
             record.first_sent_at_ms.get_or_insert(self.shared.clock.now_ms());
         }
@@ -653,6 +671,18 @@ impl Forwarder {
 
 /// A forward as its task leaves it, and what its caller hears when there is no run.
 type Concluded = (ForwardRecord, Option<Problem>);
+
+/// The right to drive a forward, given back when dropped, also by a caller that hangs up.
+struct Claim {
+    forwarder: Forwarder,
+    id: ForwardId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.forwarder.driving().remove(&self.id);
+    }
+}
 
 struct ChosenPlace {
     peer: Arc<Peer>,
