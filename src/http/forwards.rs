@@ -103,7 +103,7 @@ pub(super) async fn show(
 fn view(record: &ForwardRecord) -> Value {
     let outcome = match record.state {
         ForwardState::Forwarded => Some("forwarded"),
-        ForwardState::Refused => Some("refused"),
+        ForwardState::Refused => Some(record.outcome.as_deref().unwrap_or("refused")),
         _ => record.outcome.as_deref(),
     };
     // While an attempt is under way its end decides when the next one is.

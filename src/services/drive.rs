@@ -29,6 +29,18 @@ use crate::tasks::Tasks;
 /// A forward as its task leaves it, and what its caller hears when there is no run.
 pub(super) type Concluded = (ForwardRecord, Option<Problem>);
 
+/// The right to drive a forward, given back when dropped, also by a caller that hangs up.
+pub(super) struct Claim {
+    driver: Driver,
+    id: ForwardId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.driver.driving().remove(&self.id);
+    }
+}
+
 /// Drives forwards to their end.
 #[derive(Clone)]
 pub struct Driver {
@@ -101,6 +113,12 @@ impl Driver {
         });
     }
 
+    /// Makes a forward ours to drive, unless somebody drives it.
+    pub(super) fn claim(&self, id: &ForwardId) -> Option<Claim> {
+        let free = self.driving().insert(id.clone());
+        free.then(|| Claim { driver: self.clone(), id: id.clone() })
+    }
+
     fn is_driven(&self, id: &ForwardId) -> bool {
         self.driving().contains(id)
     }
@@ -116,11 +134,9 @@ impl Driver {
 
     /// Takes up a forward nobody is at work on, for one attempt.
     pub(super) fn take_up(&self, record: ForwardRecord) {
-        if self.is_driven(&record.forward_id) {
-            return;
-        }
+        let Some(claim) = self.claim(&record.forward_id) else { return };
         match self.shared.peers.find(&record.peer).cloned() {
-            Some(peer) => drop(self.spawn(ForwardRecord { background: true, ..record }, peer, None)),
+            Some(peer) => drop(self.spawn(ForwardRecord { background: true, ..record }, peer, None, claim)),
             None => self.expire_orphan(record),
         }
     }
@@ -146,25 +162,24 @@ impl Driver {
         });
     }
 
-    /// Starts the task of a forward.
+    /// Drives a forward in a task of its own.
     pub(super) fn spawn(
         &self,
         record: ForwardRecord,
         peer: Arc<Peer>,
         permit: Option<OwnedSemaphorePermit>,
+        claim: Claim,
     ) -> oneshot::Receiver<Concluded> {
         let (sender, done) = oneshot::channel();
-        self.driving().insert(record.forward_id.clone());
         let this = self.clone();
         self.shared.tasks.spawn(async move {
-            let id = record.forward_id.clone();
             this.shared.metrics.forwards_unsettled.inc();
             let begun = this.shared.clock.monotonic();
             let result = this.drive(record, &peer, permit).await;
             this.shared.metrics.forwards_unsettled.dec();
             let took = this.shared.clock.monotonic().saturating_sub(begun);
             this.shared.metrics.forward_duration.observe(took.as_secs_f64());
-            this.driving().remove(&id);
+            drop(claim);
             // A caller that hung up hears nothing; the forward is settled all the same.
             let _ = sender.send(result);
         });
@@ -196,8 +211,13 @@ impl Driver {
                     return self.conclude(record, peer, attempted, progress).await;
                 }
             }
-            if let Err(error) = self.shared.store.mark_sending(&record.forward_id).await {
-                return (record, Some(Problem::from(error)));
+            match self.shared.store.mark_sending(&record).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    let problem = outcome_unknown(&record);
+                    return (record, Some(problem));
+                }
+                Err(error) => return (record, Some(Problem::from(error))),
             }
             record.first_sent_at_ms.get_or_insert(self.shared.clock.now_ms());
         }
@@ -339,6 +359,10 @@ impl Driver {
         let state = state_after(verdict, maybe_exists);
         let (outcome, problem) = match verdict {
             Verdict::Forwarded => return self.settle_forwarded(record, attempted).await,
+            // The peer may refuse now what it did before its earlier answer was lost.
+            Verdict::Refused if progress.maybe_sent => {
+                (Some("unknown"), attempted.problem(peer).with("outcome", "unknown"))
+            }
             Verdict::Refused => (None, attempted.problem(peer)),
             Verdict::GiveUpNotStarted => (Some("not_started"), attempted.problem(peer)),
             Verdict::GiveUpUnknown => (Some("unknown"), given_up(&record)),

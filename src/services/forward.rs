@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::Caller;
 use super::attempt::{Cause, problem_of};
-use super::drive::{Concluded, Driver, given_up, left, outcome_unknown};
+use super::drive::{Claim, Concluded, Driver, given_up, left, outcome_unknown};
 use super::options::ForwardOptions;
 use super::peers::{Peer, Peers, Refusal};
 use crate::clock::{Clock, millis};
@@ -127,15 +127,17 @@ impl Forwarder {
         let begun_ms = self.shared.clock.now_ms();
         let place = self.find_place(&command).await?;
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
+        // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
+        let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
         match self.shared.store.reserve_forward(record, key).await? {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::Known(known) => self.replay(*known),
             Reserved::New(record) if command.respond_async => {
-                self.shared.driver.spawn((*record).clone(), Arc::clone(&place.peer), None);
+                self.shared.driver.spawn((*record).clone(), Arc::clone(&place.peer), None, claim);
                 Ok(Forwarded { record: *record, replayed: false })
             }
             Reserved::New(record) => {
-                let (record, problem) = self.wait_for(*record, place).await?;
+                let (record, problem) = self.wait_for(*record, place, claim).await?;
                 match problem {
                     None => Ok(Forwarded { record, replayed: false }),
                     Some(problem) => Err(with_retryability(problem, command.key.is_some())),
@@ -145,9 +147,14 @@ impl Forwarder {
     }
 
     /// Waits for a forward no longer than its caller's deadline. What has left goes on without the caller.
-    async fn wait_for(&self, record: ForwardRecord, place: ChosenPlace) -> Result<Concluded, Problem> {
+    async fn wait_for(
+        &self,
+        record: ForwardRecord,
+        place: ChosenPlace,
+        claim: Claim,
+    ) -> Result<Concluded, Problem> {
         let left = left(record.deadline_at_ms, self.shared.clock.now_ms());
-        let done = self.shared.driver.spawn(record.clone(), place.peer, place.permit);
+        let done = self.shared.driver.spawn(record.clone(), place.peer, place.permit, claim);
         match tokio::time::timeout(left, done).await {
             Ok(done) => done.map_err(|_| stopped()),
             Err(_) => {

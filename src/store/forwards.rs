@@ -166,19 +166,21 @@ impl Store {
         self.writer.run_or_refuse(bytes, move |unit| unit.reserve(forward, key.as_ref())).await
     }
 
-    /// Records that an attempt is about to leave.
-    pub async fn mark_sending(&self, forward_id: &ForwardId) -> Result<(), StoreError> {
-        let id = forward_id.clone();
+    /// Records that an attempt is about to leave; false when the forward is not any more where `record` has
+    /// it, so that nothing may leave.
+    pub async fn mark_sending(&self, record: &ForwardRecord) -> Result<bool, StoreError> {
+        let (id, state) = (record.forward_id.clone(), record.state);
         self.writer
             .run(0, move |unit| {
-                unit.connection
+                let changed = unit
+                    .connection
                     .prepare_cached(
                         "UPDATE forwards SET state = 'sending', updated_at = ?2, next_attempt_at = ?2 + 60000,
                                 first_sent_at = coalesce(first_sent_at, ?2)
-                         WHERE forward_id = ?1",
+                         WHERE forward_id = ?1 AND state = ?3",
                     )?
-                    .execute(params![id.as_str(), unit.now_ms])?;
-                Ok(())
+                    .execute(params![id.as_str(), unit.now_ms, state.as_str()])?;
+                Ok(changed > 0)
             })
             .await
     }

@@ -323,7 +323,8 @@ async fn forwards(client: &Checked<'_>, home: &ScriptedOrchestrator) -> String {
         .ask(Ask::of("forwardRun").body("text/plain", b"x"))
         .await
         .expect_error(415, "unsupported_media_type");
-    let circle = forward(&forward_body("stk_b")).header("causeway-via", "stk_z, stk_local");
+    let far = (0..20).map(|hop| format!("stk_{hop}")).collect::<Vec<_>>().join(",");
+    let circle = forward(&forward_body("stk_b")).header("causeway-via", &far);
     client.ask(circle).await.expect_error(508, "loop_detected");
     in_progress(client, home, forward(&forward_body("stk_b"))).await;
     until_circuit_opens(client, forward(&forward_body("stk_dead"))).await;

@@ -160,7 +160,8 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_over_kill_9_at_any_
         });
     }
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let pusher = tokio::spawn(push_and_remember(address, Arc::clone(&acknowledged)));
+    let mut pusher = tokio::task::JoinSet::new();
+    pusher.spawn(push_and_remember(address, Arc::clone(&acknowledged)));
 
     let chance = Entropy::from_os();
     let mut runs = vec![String::new(); CREATES];
@@ -190,7 +191,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_over_kill_9_at_any_
             Ok(None) | Err(_) => {}
         }
     }
-    pusher.abort();
+    pusher.shutdown().await;
 
     let truth = home.truth();
     truth.assert_one_run_per_key();

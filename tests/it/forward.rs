@@ -89,6 +89,17 @@ async fn a_4xx_is_never_retried_and_is_passed_on_as_what_it_is() {
     assert!(home.truth().runs_created().is_empty());
 }
 
+// three that say 'not now' rather than 'no'
+#[tokio::test]
+async fn a_4xx_that_says_not_now_is_retried() {
+    for status in [408, 425, 429] {
+        let (home, gateway) = with_home().await;
+        home.next_creates([CreateFault::status(status)]);
+        gateway.post(FORWARD, &forward_body("stk_b")).await.expect(200);
+        assert_one_key(&home.truth(), 2);
+    }
+}
+
 // defect 11
 #[tokio::test]
 async fn retry_after_is_waited_for() {

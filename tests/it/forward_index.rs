@@ -36,7 +36,7 @@ async fn the_snapshot_has_the_shape_of_the_origin_and_is_private() {
     let home = ScriptedOrchestrator::start().await;
     let mut gateway = TestGateway::start_with(config_with(&file), peers(&home)).await;
     assert_eq!(read(&file), json!([]), "an empty index is a file, too");
-    let mut runs = vec![gateway.forward_run("stk_b").await, gateway.forward_run("stk_b").await];
+    let mut runs = [gateway.forward_run("stk_b").await, gateway.forward_run("stk_b").await];
     runs.sort();
     gateway.stop().await;
     let base = home.base_url();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use causeway::domain::peer::PeerKind;
 use tokio::task::JoinSet;
 
-use crate::support::forwards::{FORWARD, forward_id, forward_once, keyed_body};
+use crate::support::forwards::{FORWARD, forward_id, forward_once, keyed_body, spawn_forward};
 use crate::support::gateway::{Answer, TestGateway, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, ScriptedOrchestrator};
 
@@ -53,17 +53,14 @@ async fn a_repeated_key_is_answered_although_the_peer_is_full() {
     let mut config = test_config();
     (config.forward.in_flight_per_peer, config.forward.waiting_per_peer) = (1, 8);
     let peers = vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)];
-    let gateway = Arc::new(TestGateway::start_with(config, peers).await);
+    let gateway = TestGateway::start_with(config, peers).await;
     home.next_creates([CreateFault::Hold]);
-    let first = tokio::spawn({
-        let gateway = Arc::clone(&gateway);
-        async move { gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await }
-    });
+    let first = spawn_forward(&gateway, &keyed_body("stk_b", "k1"));
     home.until("the create", |truth| truth.creates().len() == 1).await;
     let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
     assert_eq!(again.code(), "request_in_progress");
     home.release_creates();
-    first.await.expect("an answer").expect(200);
+    assert_eq!(first.await.expect("a task").expect("an answer").status(), 200);
 }
 
 // F5
@@ -90,7 +87,7 @@ async fn retries_are_a_share_of_the_requests_and_no_more() {
 async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     let home = ScriptedOrchestrator::start().await;
     let peers = vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)];
-    let gateway = Arc::new(TestGateway::start(peers).await);
+    let gateway = TestGateway::start(peers).await;
     home.creates(CreateFault::DropAnswer);
     let unknown = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
     let path = "/v1/federation/peers/stk_b";

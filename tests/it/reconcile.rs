@@ -56,6 +56,49 @@ async fn an_unknown_outcome_is_said_and_then_settled_with_the_same_key() {
     }
 }
 
+// F1, F4: every pair of faults; what the caller is told is held against what really happened
+#[tokio::test]
+async fn no_pair_of_faults_makes_a_caller_hear_what_is_not_so() {
+    let faults = [
+        CreateFault::Ok,
+        CreateFault::DropRequest,
+        CreateFault::DropAnswer,
+        CreateFault::CutAnswerAt(120),
+        CreateFault::status(503),
+        CreateFault::StatusAfterCommit(500),
+        CreateFault::status(429),
+        CreateFault::status(403),
+        CreateFault::MissingRunId,
+    ];
+    for (first, second) in faults.iter().flat_map(|first| faults.iter().map(move |second| (first, second))) {
+        let home = ScriptedOrchestrator::start().await;
+        let mut config = test_config();
+        config.forward.max_attempts = 2;
+        config.forward.base_backoff = Duration::from_millis(1);
+        let gateway = TestGateway::start_with(config, vec![home_peer(&home)]).await;
+        home.next_creates([first.clone(), second.clone()]);
+        let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await;
+        let case = format!("{first:?}, then {second:?}: {}", answer.text);
+        let told = answer.json["error"]["details"]["outcome"].as_str().unwrap_or("forwarded");
+        match (answer.status, told) {
+            (200, "forwarded") => {
+                assert_eq!(run_id(&answer), home.truth().runs_created()[0].run_id, "{case}")
+            }
+            (429 | 502 | 503, "not_started") | (403, "refused") => {
+                assert!(home.truth().runs_created().is_empty(), "{case}");
+            }
+            (403, "unknown") => assert_eq!(second, &CreateFault::status(403), "{case}"),
+            (504, "unknown") => {
+                let forward = forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+                assert_eq!(forward["run_id"], home.truth().runs_created()[0].run_id.as_str(), "{case}");
+            }
+            _ => panic!("{case}"),
+        }
+        let truth = home.truth();
+        assert!(truth.runs_created().len() <= 1 && truth.keys().len() == 1, "{case}");
+    }
+}
+
 // F4: without a key of its own, a caller that asks again asks for another run
 #[tokio::test]
 async fn an_unknown_outcome_without_a_key_is_not_retryable() {

@@ -20,6 +20,10 @@ pub(crate) fn keyed_body(stack_id: &str, key: &str) -> Value {
 }
 
 /// Posts a forward from a task of its own, which a test may abort or outlive.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the caller is no part of the gateway, whose tasks are tracked"
+)]
 pub(crate) fn spawn_forward(gateway: &TestGateway, body: &Value) -> JoinHandle<reqwest::Result<Response>> {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let post = client.post(format!("{}{FORWARD}", gateway.base_url()));
