@@ -11,6 +11,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::attempt::{Attempted, Cause, Progress, attempt};
 use super::options::ForwardOptions;
+use super::outcome::{given_up, outcome_unknown};
 use super::peers::{Peer, Peers};
 use super::pull::Pull;
 use crate::clock::{Clock, millis};
@@ -446,20 +447,4 @@ impl Driver {
 
 pub(super) fn left(until_ms: i64, now_ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(until_ms - now_ms).unwrap_or(0))
-}
-
-pub(super) fn outcome_unknown(record: &ForwardRecord) -> Problem {
-    let message = "the peer may have created the run; the gateway goes on asking with the same key";
-    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
-        .with("outcome", "unknown")
-        .with("forward_id", record.forward_id.as_str())
-}
-
-pub(super) fn given_up(record: &ForwardRecord) -> Problem {
-    let message =
-        "the peer may have created the run; asking again could create a second one, so it was given up";
-    Problem::new(ErrorCode::ForwardOutcomeUnknown, message)
-        .with("outcome", "unknown")
-        .with("forward_id", record.forward_id.as_str())
-        .with("retryable", false)
 }

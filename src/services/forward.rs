@@ -14,8 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::Caller;
 use super::attempt::{Cause, problem_of};
-use super::drive::{Claim, Concluded, Driver, given_up, left, outcome_unknown};
+use super::drive::{Claim, Concluded, Driver, left};
 use super::options::ForwardOptions;
+use super::outcome::{given_up, key_reused, outcome_unknown, stopped, with_retryability};
 use super::peers::{Peer, Peers, Refusal};
 use crate::clock::{Clock, millis};
 use crate::domain::forward::ForwardState;
@@ -323,20 +324,4 @@ impl Forwarder {
 struct ChosenPlace {
     peer: Arc<Peer>,
     permit: Option<OwnedSemaphorePermit>,
-}
-
-fn key_reused() -> Problem {
-    let message = "this idempotency key was used for another request; use a new key";
-    Problem::new(ErrorCode::IdempotencyKeyReused, message).with("field", "idempotency_key")
-}
-
-fn stopped() -> Problem {
-    Problem::new(ErrorCode::ForwardOutcomeUnknown, "the gateway stopped while the forward was under way")
-        .with("outcome", "unknown")
-}
-
-/// Without a key of the caller's own, the same request again would be another run.
-fn with_retryability(problem: Problem, has_key: bool) -> Problem {
-    let unsafe_to_repeat = problem.code == ErrorCode::ForwardOutcomeUnknown && !has_key;
-    if unsafe_to_repeat { problem.with("retryable", false) } else { problem }
 }

@@ -12,6 +12,7 @@ mod attempt;
 pub mod health;
 pub mod hub;
 pub mod index_file;
+mod outcome;
 mod read;
 
 pub mod follow;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{DATABASE_FILE, OpenError, lock_directory};
+use super::{DATABASE_FILE, OpenError, lock_directory, private_file};
 use crate::entropy::Entropy;
 
 /// All pages in one step. The copy reads one snapshot, beside which writers go on writing; between two steps
@@ -110,6 +110,7 @@ fn copy(source: &Path, part: &Path) -> Result<(), BackupError> {
     }
     let from = Connection::open_with_flags(source, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     from.busy_timeout(Duration::from_secs(5))?;
+    private_file().open(part)?;
     let mut to = Connection::open(part)?;
     Backup::new(&from, &mut to)?.run_to_completion(ALL_PAGES, RETRY, None)?;
     // The copy is one file: no write-ahead log beside it.

@@ -21,7 +21,8 @@ mod runs;
 mod settle;
 mod writer;
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,6 +118,8 @@ impl Store {
         lock: File,
     ) -> Result<Self, StoreError> {
         connection::check_version()?;
+        // Made before SQLite would: its companions (-wal, -shm) take over the mode.
+        private_file().open(database).map_err(|error| StoreError::Failed(error.to_string()))?;
         let pool = connection::open_pool(database).await?;
         let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
         let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
@@ -178,18 +181,21 @@ impl Store {
 /// Keeps a second gateway off the data directory.
 fn lock_directory(data_dir: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { path: data_dir.to_owned(), source };
-    std::fs::create_dir_all(data_dir).map_err(failed)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(data_dir.join(LOCK_FILE))
-        .map_err(failed)?;
+    // What lies here is for this user only: the database holds the gateway's secret.
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let lock = private_file().open(data_dir.join(LOCK_FILE)).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: data_dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// How a file is made that only this user may read; one that exists keeps its content and its mode.
+fn private_file() -> OpenOptions {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options
 }
 
 /// Reads a fact about the database, or records it the first time.

@@ -1,5 +1,6 @@
 //! The disk under the log: one fsync for many, nothing seen before it, and what happens when it is full.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -8,9 +9,10 @@ use causeway::clock::Clock;
 use causeway::domain::event::{Appended, Sender};
 use causeway::metrics::Metrics;
 use futures_util::future::{join, join_all};
+use serde_json::json;
 
 use crate::log_model::{Push, entry, open};
-use crate::support::gateway::TestGateway;
+use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
 use crate::support::sse_client::SseClient;
 
@@ -202,4 +204,19 @@ async fn inside_a_file_size_limit() {
     all_are_read(&gateway, acknowledged).await;
     gateway.stop().await;
     assert_eq!(rows_of(&beside(&gateway.data_dir()), "r") as u64, acknowledged, "no more and no less");
+}
+
+#[tokio::test]
+async fn what_lies_on_disk_is_for_this_user_only() {
+    let gateway = TestGateway::start(Vec::new()).await;
+    let event = envelope("run_a", "evt_1", None, "acme.tick");
+    gateway.post("/v1/federation/events:ingest", &json!({ "events": [event] })).await.expect(200);
+    let data = gateway.data_dir();
+    let copy = data.join("copy.db");
+    causeway::store::backup(&data, &copy).expect("a backup");
+    let mode = |path: &Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for file in ["causeway.db", "causeway.db-wal", "causeway.db-shm", "causeway.lock", "copy.db"] {
+        assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+    }
 }
