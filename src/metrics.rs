@@ -105,6 +105,8 @@ metrics! {
         "events_duplicate", "Events that were in the log already";
     events_conflict: Counter = Counter::default(),
         "events_conflict", "Events that contradict the log and were set aside";
+    events_late: Counter = Counter::default(),
+        "events_late", "Events stored under a gap that followers had been told of";
     events_rejected: Family<Reason, Counter> = Family::default(),
         "events_rejected", "Events not taken, by reason";
     upstream_invalid: Family<PeerLabel, Counter> = Family::default(),

@@ -27,7 +27,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::protocol::sse::{self, Control};
-use crate::store::{PageRange, RunRecord, Store};
+use crate::store::{EventRow, PageRange, RunRecord, Store, StoreError};
 use crate::tasks::Tasks;
 
 /// Events of one page read from the log.
@@ -171,6 +171,34 @@ pub(super) fn expired(state: &StreamState) -> Problem {
     .with("field", "from_sequence")
 }
 
+/// Reads events that lie without a hole between them; `None` when some are not there.
+pub(super) async fn read_whole<T: Send + 'static>(
+    store: &Store,
+    stream_no: i64,
+    range: PageRange,
+    made: T,
+    mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
+) -> Result<Option<(T, u64)>, StoreError> {
+    let made = (made, range.after + 1);
+    let ((made, next), last) = store
+        .read_events(stream_no, range, made, move |(made, next), row| {
+            if row.sequence == *next {
+                *next += 1;
+                visit(made, row);
+            }
+        })
+        .await?;
+    Ok(last.filter(|last| next == last + 1).map(|last| (made, last)))
+}
+
+/// Events that were acknowledged are not on disk any more.
+pub(super) fn lost_rows(cursor: u64) -> Problem {
+    tracing::error!(cursor, "events are missing from the log: restore a backup");
+    let message =
+        format!("events after sequence {cursor} are missing from the log; the operator must mend it");
+    Problem::new(ErrorCode::InternalError, message).with("retryable", false)
+}
+
 /// What to do next at a cursor: a pure decision.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -308,34 +336,31 @@ impl EventFlow {
         let max_events = if self.first { FIRST_PAGE_EVENTS } else { PAGE_EVENTS };
         let range = PageRange { after: self.cursor, to, max_events, max_bytes: limits::PAGE_BYTES };
         let made = (Vec::new(), Encoder::new(self.request.format, &self.home));
-        let page = self
-            .store
-            .read_events(self.stream_no, range, made, |(out, encoder), row| {
-                encoder.event(out, row.sequence, row.received_at_ms, row.derived, row.json);
-            })
-            .await;
-        match page {
-            Ok(((bytes, _), Some(last))) => {
+        let page = read_whole(&self.store, self.stream_no, range, made, |(out, encoder), row| {
+            encoder.event(out, row.sequence, row.received_at_ms, row.derived, row.json);
+        });
+        let problem = match page.await {
+            Ok(Some(((bytes, _), last))) => {
                 self.cursor = last;
-                Some(Bytes::from(bytes))
+                return Some(Bytes::from(bytes));
             }
-            // Retention took the rows after the state was read: the next state says so.
-            Ok((_, None)) => {
-                self.refresh().await;
-                None
-            }
-            Err(error) => {
-                self.done = true;
-                Some(self.error_frame(&Problem::from(error)))
-            }
-        }
+            Ok(None) => self.missing().await?,
+            Err(error) => Problem::from(error),
+        };
+        self.done = true;
+        Some(self.error_frame(&problem))
     }
 
-    async fn refresh(&mut self) {
-        match self.store.stream_state(self.stream_no).await {
-            Ok(state) => self.watch.offer(state),
-            Err(_) => self.done = true,
-        }
+    /// Rows were not there. Retention may have taken them after the state was read, and then the new state
+    /// says so; else they are lost.
+    async fn missing(&mut self) -> Option<Problem> {
+        let state = match self.store.stream_state(self.stream_no).await {
+            Ok(state) => state,
+            Err(error) => return Some(Problem::from(error)),
+        };
+        let problem = (state.oldest <= self.cursor.saturating_add(1)).then(|| lost_rows(self.cursor));
+        self.watch.offer(state);
+        problem
     }
 
     fn gap(&mut self, from: u64, to: u64, reason: GapReason, oldest: u64) -> Bytes {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, next_step};
+use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, lost_rows, next_step, read_whole};
 use super::frames::{envelope, federation, gap_body};
 use crate::clock::millis;
 use crate::domain::limits;
@@ -34,7 +34,7 @@ impl Follow {
         request: FollowRequest,
         limit: u32,
     ) -> Result<EventPage, Problem> {
-        let state = self.store.stream_state(run.stream_no).await?;
+        let mut state = self.store.stream_state(run.stream_no).await?;
         check_cursor(&state, request)?;
         let hold_ms = millis(self.hold(run));
         let home = self.home_of(run).to_owned();
@@ -43,7 +43,11 @@ impl Follow {
             match next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps) {
                 Step::Read(to) => {
                     if !page.read(&self.store, run.stream_no, &home, to).await? {
-                        break;
+                        // Retention may have taken them since the state was read; the new one says so.
+                        state = self.store.stream_state(run.stream_no).await?;
+                        if state.oldest <= page.cursor + 1 {
+                            return Err(lost_rows(page.cursor));
+                        }
                     }
                 }
                 Step::Gap(from, to, reason) => {
@@ -73,20 +77,20 @@ impl PageReader {
     async fn read(&mut self, store: &Store, stream_no: i64, home: &str, to: u64) -> Result<bool, Problem> {
         let range =
             PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
-        let (made, home) = ((std::mem::take(&mut self.made), 0_u32), home.to_owned());
-        let ((made, count), last) = store
-            .read_events(stream_no, range, made, move |(out, count), row| {
-                if !out.is_empty() {
-                    out.push(b',');
-                }
-                *count += 1;
-                let beside = federation(&home, row.received_at_ms, row.derived);
-                envelope(out, row.json, &beside);
-            })
-            .await?;
-        self.made = made;
-        let Some(last) = last else { return Ok(false) };
-        self.cursor = last;
+        let (before, home) = (std::mem::take(&mut self.made), home.to_owned());
+        let read = read_whole(store, stream_no, range, (before.clone(), 0_u32), move |(out, count), row| {
+            if !out.is_empty() {
+                out.push(b',');
+            }
+            *count += 1;
+            let beside = federation(&home, row.received_at_ms, row.derived);
+            envelope(out, row.json, &beside);
+        });
+        let Some(((made, count), last)) = read.await? else {
+            self.made = before;
+            return Ok(false);
+        };
+        (self.made, self.cursor) = (made, last);
         // A page of large events ends early rather than growing without bound.
         self.left = if self.made.len() >= limits::PAGE_BYTES { 0 } else { self.left - count };
         Ok(true)

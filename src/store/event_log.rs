@@ -199,6 +199,7 @@ impl Unit<'_> {
     ) -> Result<(), StoreError> {
         self.save_change(stream_no, change)?;
         let now_ms = self.now_ms;
+        self.late += u64::from(self.heads.get(self.connection, stream_no)?.is_given_up(sequence));
         let head = self.heads.change(self.connection, stream_no)?;
         // The same call as the trial: it cannot fail where the trial did not.
         let _ = head.head.accept(sequence, now_ms, limits::HOLES_PER_STREAM);
@@ -209,14 +210,14 @@ impl Unit<'_> {
                 head.ended = true;
                 head.status = status;
                 head.finished_at_ms = Some(now_ms);
-                self.finish_run(stream_no)?;
             }
             _ if event.starts_work && head.status == RunStatus::Queued => head.status = RunStatus::Running,
             _ => {}
         }
+        let is_complete = head.is_complete();
         let stored = StoredEvent { sequence, received_at_ms: now_ms, derived: event.derived, json };
         self.appended.push((stream_no, stored));
-        Ok(())
+        if is_complete { self.finish_run(stream_no) } else { Ok(()) }
     }
 
     fn save_change(&self, stream_no: i64, change: &HeadChange) -> Result<(), StoreError> {
@@ -255,7 +256,8 @@ impl Unit<'_> {
         for change in &marked.changes {
             self.save_change(stream_no, change)?;
         }
-        Ok(())
+        let is_complete = self.heads.get(self.connection, stream_no)?.is_complete();
+        if is_complete { self.finish_run(stream_no) } else { Ok(()) }
     }
 
     /// Retention: everything below `to` is gone from now on. The rows go later, in small batches.

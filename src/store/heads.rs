@@ -50,6 +50,17 @@ impl StreamHead {
         }
     }
 
+    /// The run's end is held, and nothing below it can still come.
+    pub(super) fn is_complete(&self) -> bool {
+        self.ended && self.head.holes().iter().all(|hole| hole.reason.is_some())
+    }
+
+    /// Followers were told that this sequence will not come.
+    pub(super) fn is_given_up(&self, sequence: u64) -> bool {
+        let mut holes = self.head.holes().iter();
+        holes.any(|hole| hole.reason.is_some() && (hole.from..=hole.to).contains(&sequence))
+    }
+
     /// What readers may know.
     pub(super) fn state(&self) -> StreamState {
         StreamState {

@@ -2,7 +2,7 @@
 //!
 //! Two crates share one bundled SQLite. `rusqlite` serves the writer and the page readers, whose cost per
 //! statement decides what an event costs; `sqlx` migrates the schema and serves the lists.
-//! Invariant: everything that is acknowledged went through [`writer::Writer`] and is on disk.
+//! Invariant: everything that is acknowledged went through `writer::Writer` and is on disk.
 
 mod append;
 mod audit;

@@ -47,6 +47,8 @@ pub(super) struct Unit<'a> {
     pub(super) now_ms: i64,
     /// What this unit appended, by stream.
     pub(super) appended: Vec<(i64, StoredEvent)>,
+    /// How many of them came under a gap that followers were told of.
+    pub(super) late: u64,
 }
 
 /// One unit of work, with the way back to its caller.
@@ -247,13 +249,19 @@ impl WriterThread {
     fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
         self.heads.begin_unit();
         self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
-        let mut unit =
-            Unit { connection: &self.connection, heads: &mut self.heads, now_ms, appended: Vec::new() };
+        let mut unit = Unit {
+            connection: &self.connection,
+            heads: &mut self.heads,
+            now_ms,
+            appended: Vec::new(),
+            late: 0,
+        };
         let done = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
-        let appended = std::mem::take(&mut unit.appended);
+        let (appended, late) = (std::mem::take(&mut unit.appended), unit.late);
         let failure = match done {
             Ok(Ok(())) => {
                 self.connection.prepare_cached("RELEASE unit")?.execute([])?;
+                self.metrics.events_late.inc_by(late);
                 return Ok(appended);
             }
             Ok(Err(error)) => error,

@@ -87,6 +87,25 @@ async fn a_flipped_bit_is_found_and_the_event_is_never_served() {
     assert_eq!(sequences(&page(&gateway, "other", 0).await), [1]);
 }
 
+// L4: rows that are gone are no silent hole.
+#[tokio::test]
+async fn events_that_vanished_from_the_disk_are_missed_and_not_passed_over() {
+    let mut gateway = gateway().await;
+    push(&gateway, &[step("r", 1), step("r", 2), step("r", 3), last_step("r", 4)]).await.expect(200);
+    gateway.stop().await;
+    let database = beside(&gateway.data_dir());
+    database.execute_batch("DROP TRIGGER events_are_kept").expect("somebody with a shell");
+    assert_eq!(database.execute("DELETE FROM events WHERE position & 255 = 2", []).expect("a row"), 1);
+    drop(database);
+    gateway.start_again().await.expect("a lost row does not keep the gateway down");
+
+    let stream = gateway.get(&once("r")).await.expect(200);
+    assert!(stream.text.contains("event: stream_error"), "{}", stream.text);
+    assert!(!stream.text.contains("event: end") && !stream.text.contains("id: 3"), "{}", stream.text);
+    assert_eq!(page(&gateway, "r", 0).await.expect(500).code(), "internal_error");
+    assert_eq!(sequences(&page(&gateway, "r", 2).await), [3, 4], "what is whole is served");
+}
+
 // A-23, L8
 #[tokio::test]
 async fn what_age_removed_is_said_and_unfinished_runs_stay() {

@@ -192,6 +192,24 @@ async fn a_finished_run_with_a_hole_is_not_waited_for_at_a_stream_that_stays_ope
     home.until("the reader to leave", |truth| truth.open_streams(&run) == 0).await;
 }
 
+//
+#[tokio::test]
+async fn a_run_that_ended_over_a_hole_is_read_again_after_a_restart() {
+    let (home, mut gateway) = home_with(4).await;
+    let omit = vec![Omission { sequence: 2, until_read: None }];
+    home.next_streams([StreamScript { omit, ..StreamScript::default() }]);
+    home.streams(StreamScript { answer: StreamAnswer::Hang, ..StreamScript::default() });
+    let run = gateway.forward_run("stk_b").await;
+    let view = gateway.until_run(&run, |run| run["last_sequence"] == 5).await;
+    assert_eq!((view["status"].as_str(), view["high_water"].as_u64()), (Some("completed"), Some(1)));
+
+    gateway.stop().await;
+    home.streams(StreamScript::default());
+    gateway.start_again().await.expect("the gateway starts again");
+    gateway.until_run(&run, |run| run["high_water"] == 5 && run["follow"]["state"] == "finished").await;
+    assert_whole(&home, &gateway, &run).await;
+}
+
 //
 #[tokio::test]
 async fn a_hole_that_a_later_reading_fills_is_no_gap() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use causeway::clock::Clock;
 use causeway::domain::event::{Appended, Sender};
 use causeway::metrics::Metrics;
+use causeway::store::ReaderBatch;
 use futures_util::future::{join, join_all};
 use serde_json::json;
 
@@ -219,4 +220,23 @@ async fn what_lies_on_disk_is_for_this_user_only() {
     for file in ["causeway.db", "causeway.db-wal", "causeway.db-shm", "causeway.lock", "copy.db"] {
         assert_eq!(mode(&data.join(file)), 0o600, "{file}");
     }
+}
+
+// kept, seen by replay, and counted.
+#[tokio::test]
+async fn an_event_under_a_gap_that_was_announced_is_counted_late() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let metrics = Arc::new(Metrics::default());
+    let log = open(directory.path(), &Clock::manual(1), &metrics).await;
+    let with = |sequence| {
+        entry(1, Push { id: sequence, sequence: Some(u64::from(sequence)), content: 1, ends: false })
+    };
+    log.append_batch(Sender::Client, vec![with(1), with(5)]).await.expect("appended");
+    let run = log.find_run(&with(1).key).await.expect("a read").expect("the run");
+    let gap = ReaderBatch { gaps: vec![(2, 3)], ..ReaderBatch::default() };
+    log.append_read(run.stream_no, Sender::Client, gap).await.expect("marked");
+    log.append_batch(Sender::Client, vec![with(4)]).await.expect("appended");
+    assert_eq!(metrics.events_late.get(), 0, "a hole that may still be filled is no gap");
+    log.append_batch(Sender::Client, vec![with(3)]).await.expect("appended");
+    assert_eq!(metrics.events_late.get(), 1);
 }
