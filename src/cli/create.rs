@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_final() {
-        for code in ErrorCode::ALL.into_iter().filter(|code| !code.is_retryable()) {
+        for &code in ErrorCode::ALL.iter().filter(|code| !code.is_retryable()) {
             assert!(matches!(judged(code, None), Judgement::Refused(_)), "{code:?}");
         }
     }

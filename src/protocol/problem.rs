@@ -81,7 +81,8 @@ mod code_name {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
         let name = String::deserialize(deserializer)?;
         ErrorCode::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|code| code.as_str() == name)
             .ok_or_else(|| de::Error::custom("not an error code"))
     }
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn every_code_reads_back() {
-        for code in ErrorCode::ALL {
+        for &code in ErrorCode::ALL {
             let text = serde_json::to_string(&Problem::new(code, "x")).expect("a problem is JSON");
             assert_eq!(serde_json::from_str::<Problem>(&text).expect("it reads back").code, code);
             assert!((400..=599).contains(&code.status()));
