@@ -82,6 +82,8 @@ fn parse(name: &str, value: &[u8]) -> Result<u64, InvalidCursor> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn start(query: &[(&'static str, &'static str)], header: &[&'static str]) -> Result<u64, InvalidCursor> {
@@ -89,6 +91,34 @@ mod tests {
             query: query.to_vec(),
             last_event_id: header.iter().map(|value| value.as_bytes()).collect(),
         })
+    }
+
+    proptest! {
+        /// A browser keeps its query for ever and moves only the header: it never goes back.
+        #[test]
+        fn a_start_is_the_larger_of_what_is_said_and_never_less(
+            query in proptest::option::of(any::<u64>()), header in proptest::option::of(any::<u64>()),
+        ) {
+            let (said, sent) = (query.map(|n| n.to_string()), header.map(|n| n.to_string()));
+            let input = CursorInput {
+                query: said.iter().map(|text| ("from_sequence", text.as_str())).collect(),
+                last_event_id: sent.iter().map(|text| text.as_bytes()).collect(),
+            };
+            prop_assert_eq!(start_after(&input), Ok(query.unwrap_or(0).max(header.unwrap_or(0))));
+        }
+
+        /// A cursor is honoured exactly or refused, whatever the text; nothing is rounded, cut or guessed.
+        #[test]
+        fn a_text_is_the_number_it_spells_or_none(text in "[-+0-9a-fxe. ]{0,22}") {
+            let input = CursorInput { query: vec![("after_sequence", &text)], last_event_id: Vec::new() };
+            match start_after(&input) {
+                Ok(number) => {
+                    let plain = format!("{:0>width$}", number, width = text.len());
+                    prop_assert_eq!(plain, text);
+                }
+                Err(error) => prop_assert_eq!(error.field(), "after_sequence"),
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
+use super::page::find_damaged;
 use super::{DATABASE_FILE, OpenError, lock_directory, private_file};
 use crate::entropy::Entropy;
 
@@ -122,9 +123,12 @@ fn copy(source: &Path, part: &Path) -> Result<(), BackupError> {
 fn check(part: &Path) -> Result<(), BackupError> {
     let copied = Connection::open(part)?;
     let finding: String = copied.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if finding == "ok" {
-        return Ok(());
+    if finding != "ok" {
+        return Err(BackupError::Damaged { path: part.to_owned(), finding });
     }
+    // SQLite's pages have no checksums of their own; each event has one.
+    let Some((stream_no, sequence)) = find_damaged(&copied)? else { return Ok(()) };
+    let finding = format!("the bytes of the event at stream {stream_no}, sequence {sequence} have changed");
     Err(BackupError::Damaged { path: part.to_owned(), finding })
 }
 

@@ -27,6 +27,10 @@ pub(super) fn position(stream_no: i64, sequence: u64) -> i64 {
     stream_no << SEQUENCE_BITS | sequence.min(MAX_SEQUENCE) as i64
 }
 
+pub(super) fn stream_at(position: i64) -> i64 {
+    position >> SEQUENCE_BITS
+}
+
 pub(super) fn sequence_at(position: i64) -> u64 {
     position as u64 & MAX_SEQUENCE
 }

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, params};
 
 use super::error::StoreError;
-use super::event_log::{DERIVED, position, sequence_at};
+use super::event_log::{DERIVED, position, sequence_at, stream_at};
 
 /// One event of a page, borrowed from the database.
 #[derive(Debug, Clone, Copy)]
@@ -70,4 +70,18 @@ pub(super) fn read_page(
         }
     }
     Ok(last)
+}
+
+/// The first event of the whole log whose bytes are not those that were stored, as stream and sequence.
+pub(super) fn find_damaged(connection: &Connection) -> Result<Option<(i64, u64)>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT position, checksum, json FROM events")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let json = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+        if i64::from(crc32fast::hash(json)) != row.get::<_, i64>(1)? {
+            let at: i64 = row.get(0)?;
+            return Ok(Some((stream_at(at), sequence_at(at))));
+        }
+    }
+    Ok(None)
 }

@@ -7,7 +7,6 @@ use rusqlite::params;
 
 use super::Store;
 use super::error::StoreError;
-use super::page::{PageRange, read_page};
 use super::writer::Unit;
 
 /// Rows removed in one unit: appends run between two of them.
@@ -94,23 +93,6 @@ impl Store {
                     )?
                     .execute(params![before_ms, ROWS_PER_UNIT])?;
                 Ok(keys + forwards)
-            })
-            .await
-    }
-
-    /// Reads every event of one stream and checks its bytes. An error names the first row that is wrong.
-    pub async fn scrub(&self, stream_no: i64) -> Result<u64, StoreError> {
-        self.readers
-            .with(move |connection| {
-                let mut checked = 0;
-                let mut after = 0;
-                loop {
-                    let range = PageRange { after, to: u64::MAX, max_events: 10_000, max_bytes: 8 << 20 };
-                    match read_page(connection, stream_no, range, &mut |_| checked += 1)? {
-                        Some(last) => after = last,
-                        None => return Ok(checked),
-                    }
-                }
             })
             .await
     }

@@ -85,6 +85,11 @@ async fn a_flipped_bit_is_found_and_the_event_is_never_served() {
     assert_eq!((answer.code(), answer.text.contains("arker")), ("internal_error", false));
     assert_eq!(sequences(&page(&gateway, "r", 2).await), [3], "what is sound is served");
     assert_eq!(sequences(&page(&gateway, "other", 0).await), [1]);
+
+    let copy = gateway.data_dir().join("copy.db");
+    let refused = causeway::store::backup(&gateway.data_dir(), &copy).expect_err("a damaged log");
+    assert!(refused.to_string().contains("sequence 2 have changed"), "{refused}");
+    assert!(!copy.exists(), "a damaged copy gets no name");
 }
 
 // L4: rows that are gone are no silent hole.
