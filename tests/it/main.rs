@@ -23,7 +23,6 @@ mod pressure;
 mod reader;
 mod reconcile;
 mod selection;
-mod serve;
 mod sse;
 mod storage;
 mod support;
