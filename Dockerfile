@@ -15,7 +15,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 65532 --user-group --no-create-home --shell /usr/sbin/nologin causeway \
+    && groupadd --system --gid 65532 causeway \
+    && useradd --system --uid 65532 --gid 65532 --no-create-home --shell /usr/sbin/nologin causeway \
     && install --directory --owner causeway --group causeway --mode 0700 /data
 COPY --from=build /causeway /usr/local/bin/causeway
 USER 65532:65532
