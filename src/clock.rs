@@ -60,6 +60,11 @@ impl Clock {
     }
 }
 
+/// How long it is from now until a moment, both in milliseconds since the Unix epoch; zero once it is past.
+pub fn left(until_ms: i64, now_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(0))
+}
+
 /// A duration in whole milliseconds, saturating.
 pub fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)

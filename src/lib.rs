@@ -3,7 +3,7 @@
 //! # The map
 //!
 //! ```text
-//! main, cli, app, demo      put it together; nothing names them
+//! main, cli, app, demo, bench   put it together; nothing names them
 //! config                    gathers each layer's options
 //! http                      the server: axum
 //! services                  what the gateway does; one file per act
@@ -43,6 +43,7 @@
 //! redirects, and credentials of callers on any outbound call.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -50,9 +51,11 @@ pub mod demo;
 pub mod domain;
 pub mod entropy;
 pub mod http;
+pub mod keyring;
 pub mod metrics;
 pub mod outbound;
 pub mod protocol;
 pub mod services;
 pub mod store;
 pub mod tasks;
+pub mod tls;

@@ -121,10 +121,18 @@ metrics! {
         "gaps_announced", "Gap frames sent to subscribers, by reason";
     backpressure: Family<Reason, Counter> = Family::default(),
         "backpressure_events", "Times a bound was reached, by bound";
+    refusals: Family<Reason, Counter> = Family::default(),
+        "requests_refused", "Callers and requests refused by the trust boundary, by reason";
+    tls_failures: Family<Reason, Counter> = Family::default(),
+        "tls_handshakes_failed", "TLS handshakes that failed, by reason";
+    certificate_expires: Gauge = Gauge::default(),
+        "certificate_expires_seconds", "When the certificate shown to clients ends, Unix time; 0 for none";
     circuit_state: Family<PeerLabel, Gauge> = Family::default(),
         "circuit_state", "A peer's breaker: 0 closed, 1 half open, 2 open";
     peer_state: Family<PeerLabel, Gauge> = Family::default(),
         "peer_connection_state", "A peer's health: 0 unknown, 1 healthy, 2 degraded, 3 failing, 4 open";
+    config_drift: Family<PeerLabel, Gauge> = Family::default(),
+        "config_drift", "1 while a peer of this domain has another policy";
     retained_removed: Counter = Counter::default(),
         "retention_streams_removed", "Streams whose events retention removed";
     log_commits: Counter = Counter::default(),

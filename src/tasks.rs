@@ -4,6 +4,8 @@
 //! *stopping* says "now". A task that ignores both is waited for until the shutdown timeout.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ pub struct Tasks {
     tracker: TaskTracker,
     draining: CancellationToken,
     stopping: CancellationToken,
+    held: Arc<AtomicBool>,
 }
 
 impl Tasks {
@@ -51,6 +54,21 @@ impl Tasks {
         self.stopping.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+
+    /// Holds new work off, or takes it again, while everything under way goes on.
+    pub fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
+    }
+
+    /// True while an operator holds new work off.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// True when new work is welcome.
+    pub fn takes_work(&self) -> bool {
+        !self.is_held() && !self.draining.is_cancelled()
     }
 
     /// How many tasks run.

@@ -47,3 +47,6 @@ pub const TAIL_BYTES: usize = 512 * 1024;
 pub fn clean_reason(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS).collect()
 }
+
+/// Bytes of a label an operator writes.
+pub const LABEL_BYTES: usize = 128;

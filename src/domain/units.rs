@@ -63,6 +63,24 @@ pub mod optional_text {
     }
 }
 
+/// `with = "units::texts"`: a list of values in their text form.
+pub mod texts {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::TextForm;
+
+    /// Writes the text forms.
+    pub fn serialize<T: TextForm, S: Serializer>(values: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(T::write))
+    }
+
+    /// Reads the text forms.
+    pub fn deserialize<'de, T: TextForm, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| T::read(text).map_err(D::Error::custom)).collect()
+    }
+}
+
 /// `with = "units::size"`: a number of bytes, written `1MiB`; a bare number of bytes is read too.
 pub mod size {
     use serde::{Deserializer, Serializer};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::domain::peer::Capabilities;
+use crate::domain::succession::Succession;
 
 /// What a peer's capability document says.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +16,20 @@ pub struct CapabilityDocument {
     pub idempotency_retention: Option<Duration>,
     /// The id the peer goes by, when it says.
     pub peer_id: Option<String>,
+    /// The domain it says it is in.
+    pub domain: Option<String>,
+    /// Its process.
+    pub instance: Option<String>,
+    /// The id it knows the caller by.
+    pub you: Option<String>,
+    /// Its signature of the request's nonce.
+    pub proof: Option<String>,
+    /// The largest request body it takes, when it says.
+    pub max_body: Option<u64>,
+    /// A digest of its policy.
+    pub policy_digest: Option<String>,
+    /// The key that follows its present one.
+    pub succession: Option<Succession>,
 }
 
 /// Reads `{capabilities:{supports:{…}}}`, `{capabilities:[…]}` and our own `features`. A body that is
@@ -35,10 +50,19 @@ pub fn parse(body: &[u8]) -> Option<CapabilityDocument> {
     let tiers = capabilities.pointer("/models/tiers").and_then(Value::as_array).into_iter().flatten();
     parsed.model_tiers = tiers.filter_map(Value::as_str).take(64).map(str::to_owned).collect();
     let retention = body.get("idempotency_retention_ms").and_then(Value::as_u64);
+    let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
+    let succession = body.get("key_succession").cloned();
     Some(CapabilityDocument {
         capabilities: parsed,
         idempotency_retention: retention.map(Duration::from_millis),
-        peer_id: body.get("peer_id").and_then(Value::as_str).map(str::to_owned),
+        peer_id: text("peer_id"),
+        domain: text("domain"),
+        instance: text("instance_id"),
+        you: text("you"),
+        proof: text("proof"),
+        max_body: capabilities.pointer("/limits/max_body_bytes").and_then(Value::as_u64),
+        policy_digest: text("policy_digest"),
+        succession: succession.and_then(|value| serde_json::from_value(value).ok()),
     })
 }
 

@@ -27,6 +27,8 @@ pub struct ParsedEvent {
     pub run: RunId,
     /// The agent it names, when it does.
     pub agent: Option<AgentId>,
+    /// The peer that its envelope says it comes from.
+    pub origin: Option<String>,
     /// The rest.
     pub event: NewEvent,
 }
@@ -49,17 +51,22 @@ pub struct InvalidEvent {
 struct FederationFields {
     #[serde(default)]
     derived: bool,
+    /// The peer it says it comes from.
+    #[serde(default)]
+    origin_peer: Option<String>,
 }
 
 /// Reads one entry: an envelope, or a flat event.
 pub fn parse(raw: &RawValue, terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
     let outer = Fields::of("event".to_owned(), raw).map_err(|error| invalid(None, &error))?;
     let inner = outer.find("event").filter(|inner| inner.get().starts_with('{'));
-    let derived = outer
+    let federation = outer
         .find("federation")
+        .filter(|_| inner.is_some())
         .and_then(|federation| serde_json::from_str::<FederationFields>(federation.get()).ok())
-        .is_some_and(|federation| federation.derived);
-    parse_event(inner.unwrap_or(raw).get().as_bytes(), terminal, inner.is_some() && derived)
+        .unwrap_or_default();
+    let parsed = parse_event(inner.unwrap_or(raw).get().as_bytes(), terminal, federation.derived)?;
+    Ok(ParsedEvent { origin: federation.origin_peer, ..parsed })
 }
 
 fn parse_event(text: &[u8], terminal: &TerminalTypes, derived: bool) -> Result<ParsedEvent, InvalidEvent> {
@@ -85,7 +92,7 @@ fn parse_event(text: &[u8], terminal: &TerminalTypes, derived: bool) -> Result<P
         derived,
         json: Bytes::new(),
     };
-    Ok(ParsedEvent { tenant, run, agent, event: NewEvent { json: Bytes::from(json), ..event } })
+    Ok(ParsedEvent { tenant, run, agent, origin: None, event: NewEvent { json: Bytes::from(json), ..event } })
 }
 
 /// The fields the gateway reads, still as text. Duplicate names are refused by the derived reader.

@@ -41,14 +41,31 @@ codes! {
     InvalidRequest = "invalid_request", 400, "Request is not valid";
     InvalidCursor = "invalid_cursor", 400, "Cursor is not valid";
     TenantMismatch = "tenant_mismatch", 400, "Tenant does not match";
+    DigestMismatch = "digest_mismatch", 400, "Body does not have its digest";
     Unauthorized = "unauthorized", 401, "Caller is not known";
+    TicketInvalid = "ticket_invalid", 401, "Stream ticket is not valid";
+    UnknownKey = "unknown_key", 401, "Key of no enrolled peer";
+    SignatureMissing = "signature_missing", 401, "Request is not signed";
+    SignatureMalformed = "signature_malformed", 401, "Signature cannot be read";
+    SignatureCoverage = "signature_coverage", 401, "Signature does not cover enough";
+    SignatureAlgorithm = "signature_algorithm", 401, "Signature algorithm is not accepted";
+    SignatureExpired = "signature_expired", 401, "Signature is not of now";
+    SignatureInvalid = "signature_invalid", 401, "Signature is wrong";
+    SignatureReplayed = "signature_replayed", 401, "Signature was used before";
+    WrongDestination = "wrong_destination", 401, "Request is meant for another gateway";
     Forbidden = "forbidden", 403, "Not allowed";
+    InsufficientScope = "insufficient_scope", 403, "Credential lacks a scope";
+    PolicyDenied = "policy_denied", 403, "Policy does not grant this";
+    FederationBoundary = "federation_boundary", 403, "Domains are not connected";
+    PeerNotAllowed = "peer_not_allowed", 403, "Peer may not take part";
+    PeerIdentityMismatch = "peer_identity_mismatch", 403, "Peer is another than it says";
     NotFound = "not_found", 404, "Not found";
     PeerNotFound = "peer_not_found", 404, "Peer not found";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed";
     NotAcceptable = "not_acceptable", 406, "No such representation";
     RequestTimeout = "request_timeout", 408, "Body took too long";
     Conflict = "conflict", 409, "Conflict";
+    PeerIdConflict = "peer_id_conflict", 409, "Peer id belongs to another key or process";
     RequestInProgress = "request_in_progress", 409, "Request still in progress";
     CursorAhead = "cursor_ahead", 409, "Cursor lies beyond the end";
     CursorIncarnation = "cursor_incarnation", 409, "Cursor of another log";
@@ -63,8 +80,10 @@ codes! {
     UnprocessableRequest = "unprocessable_request", 422, "Request was not accepted";
     HeadersTooLarge = "headers_too_large", 431, "Headers are too large";
     RateLimited = "rate_limited", 429, "Too many requests";
+    QuotaExceeded = "quota_exceeded", 429, "Quota is used up";
     TooManyStreams = "too_many_streams", 429, "Too many open streams";
     InternalError = "internal_error", 500, "Internal error";
+    PeerAddressDenied = "peer_address_denied", 502, "Peer's address is not allowed";
     ForwardFailed = "forward_failed", 502, "Forward failed";
     EventsProxyFailed = "events_proxy_failed", 502, "Peer could not be reached";
     UpstreamInvalidResponse = "upstream_invalid_response", 502, "Peer gave an unreadable answer";
@@ -85,6 +104,7 @@ impl ErrorCode {
             ErrorCode::RequestInProgress
             | ErrorCode::RequestTimeout
             | ErrorCode::RateLimited
+            | ErrorCode::QuotaExceeded
             | ErrorCode::TooManyStreams
             | ErrorCode::InternalError
             | ErrorCode::EventsProxyFailed
@@ -99,8 +119,26 @@ impl ErrorCode {
             | ErrorCode::InvalidRequest
             | ErrorCode::InvalidCursor
             | ErrorCode::TenantMismatch
+            | ErrorCode::DigestMismatch
             | ErrorCode::Unauthorized
+            | ErrorCode::TicketInvalid
+            | ErrorCode::UnknownKey
+            | ErrorCode::SignatureMissing
+            | ErrorCode::SignatureMalformed
+            | ErrorCode::SignatureCoverage
+            | ErrorCode::SignatureAlgorithm
+            | ErrorCode::SignatureExpired
+            | ErrorCode::SignatureInvalid
+            | ErrorCode::SignatureReplayed
+            | ErrorCode::WrongDestination
             | ErrorCode::Forbidden
+            | ErrorCode::InsufficientScope
+            | ErrorCode::PolicyDenied
+            | ErrorCode::FederationBoundary
+            | ErrorCode::PeerNotAllowed
+            | ErrorCode::PeerIdentityMismatch
+            | ErrorCode::PeerIdConflict
+            | ErrorCode::PeerAddressDenied
             | ErrorCode::NotFound
             | ErrorCode::PeerNotFound
             | ErrorCode::MethodNotAllowed

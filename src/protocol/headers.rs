@@ -20,6 +20,14 @@ pub const IDEMPOTENCY_REPLAYED: &str = "idempotency-replayed";
 pub const TRACEPARENT: &str = "traceparent";
 /// The gateways a run-create came through, by id, so that a loop is refused where it closes.
 pub const VIA: &str = "causeway-via";
+/// The gateway that calls, as a signed request says it.
+pub const ORIGIN: &str = "causeway-origin";
+/// The gateway a signed request is meant for.
+pub const DESTINATION: &str = "causeway-destination";
+/// The process that calls.
+pub const INSTANCE: &str = "causeway-instance";
+/// The key that follows the one that signs, announced by it.
+pub const KEY_SUCCESSION: &str = "causeway-key-succession";
 /// Where an event stream goes on.
 pub const LAST_EVENT_ID: &str = "last-event-id";
 /// The first sequence retention kept.

@@ -9,6 +9,8 @@ pub mod index_file;
 pub mod json_fields;
 pub mod paths;
 pub mod problem;
+pub mod proof;
 pub mod run;
+pub mod signature;
 pub mod sse;
 pub mod trace;

@@ -23,18 +23,34 @@ pub struct Problem {
     pub details: Map<String, Value>,
     /// Sent as `Retry-After`.
     pub retry_after_ms: Option<u64>,
+    /// Other header fields of the answer.
+    #[serde(skip)]
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Problem {
     /// An error with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Problem { code, message: message.into(), details: Map::new(), retry_after_ms: None }
+        Problem {
+            code,
+            message: message.into(),
+            details: Map::new(),
+            retry_after_ms: None,
+            headers: Vec::new(),
+        }
     }
 
     /// Adds a fact.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.details.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds header fields to the answer.
+    #[must_use]
+    pub fn with_headers(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.headers.extend(headers);
         self
     }
 
