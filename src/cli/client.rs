@@ -3,15 +3,17 @@
 //! Invariant: one call is one request; who calls decides whether another is safe. No redirect is followed and
 //! no proxy is asked.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Response, redirect, retry};
 use serde_json::Value;
 use url::Url;
 
-use super::exit::Failure;
+use super::access::Access;
+use super::exit::{Exit, Failure};
 use super::output::shell_word;
 use crate::domain::base_url;
 use crate::domain::id::{PrincipalId, TenantId};
@@ -39,6 +41,8 @@ pub(super) struct GatewayArgs {
     /// Who you are in it (X-Principal-Id). Left out: anonymous
     #[arg(long, value_name = "PRINCIPAL", value_parser = PrincipalId::parse)]
     pub(super) principal: Option<PrincipalId>,
+    #[command(flatten)]
+    pub(super) access: Access,
 }
 
 /// As whom calls are made.
@@ -48,6 +52,8 @@ pub(super) struct Identity {
     pub(super) tenant: Option<TenantId>,
     /// Sent as `X-Principal-Id`.
     pub(super) principal: Option<PrincipalId>,
+    /// Proven by this; nothing is shown without it, whatever the environment holds.
+    pub(super) access: Option<Access>,
 }
 
 /// The way to one gateway.
@@ -56,6 +62,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     identity: Identity,
+    authorization: Option<HeaderValue>,
     patience: Duration,
 }
 
@@ -97,7 +104,11 @@ pub(super) struct Complaint {
 impl GatewayArgs {
     /// The way to that gateway.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let identity = Identity { tenant: self.tenant.clone(), principal: self.principal.clone() };
+        let identity = Identity {
+            tenant: self.tenant.clone(),
+            principal: self.principal.clone(),
+            access: Some(self.access.clone()),
+        };
         Client::new(self.url.clone(), identity, PATIENCE)
     }
 }
@@ -105,21 +116,31 @@ impl GatewayArgs {
 impl Client {
     /// A client for the gateway at `base`.
     pub(super) fn new(base: Url, identity: Identity, patience: Duration) -> Result<Self, Failure> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("causeway-cli/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT.min(patience));
+        let access = identity.access.as_ref();
+        let authorization = access.map(|access| access.authorization(&base)).transpose()?.flatten();
+        let authorities = access.map(Access::authorities).transpose()?.flatten();
+        let mut builder = builder(patience);
         if base.scheme() == "http" {
             // No certificate will be looked at, so a machine without any is fine.
             builder = builder.tls_certs_only([]);
+        } else if let Some(authorities) = authorities {
+            builder = builder.tls_certs_only(authorities);
         }
-        let http = builder.build().map_err(|error| Failure::failed(format!("no HTTP client: {error}")))?;
-        Ok(Client { http, base, identity, patience })
+        let http = builder.build().map_err(no_client)?;
+        Ok(Client { http, base, identity, authorization, patience })
+    }
+
+    /// A client for the gateway that listens on a socket of this machine.
+    pub(super) fn on_socket(socket: &Path, patience: Duration) -> Result<Self, Failure> {
+        let base = Url::parse("http://localhost").map_err(Failure::failed)?;
+        let http = builder(patience).tls_certs_only([]).unix_socket(socket).build().map_err(no_client)?;
+        Ok(Client { http, base, identity: Identity::default(), authorization: None, patience })
+    }
+
+    /// A client for a gateway of this machine, whoever its certificate is for: nothing is told to it.
+    pub(super) fn unchecked(base: Url, patience: Duration) -> Result<Self, Failure> {
+        let http = builder(patience).tls_danger_accept_invalid_certs(true).build().map_err(no_client)?;
+        Ok(Client { http, base, identity: Identity::default(), authorization: None, patience })
     }
 
     /// The gateway's base URL.
@@ -182,11 +203,29 @@ impl Client {
         if let Some(principal) = &self.identity.principal {
             flags.push_str(&format!(" --principal {}", shell_word(principal.as_str())));
         }
+        flags.extend(self.identity.access.as_ref().map(Access::flags));
         flags
+    }
+
+    /// Makes a call with a body of JSON, or with none.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+    ) -> Result<Reply, CallError> {
+        let mut request = self.request(method, url);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        self.call(request).await
     }
 
     fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
         let mut request = self.http.request(method, url);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
         if let Some(tenant) = &self.identity.tenant {
             request = request.header(headers::TENANT, tenant.as_str());
         }
@@ -205,6 +244,34 @@ impl Client {
             let patience = humantime::format_duration(self.patience);
             Err(CallError::Broken(format!("no answer within {patience}")))
         })
+    }
+}
+
+fn builder(patience: Duration) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("causeway-cli/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_proxy()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT.min(patience))
+}
+
+fn no_client(error: reqwest::Error) -> Failure {
+    Failure::failed(format!("no HTTP client: {}", failure(&error)))
+}
+
+impl CallError {
+    /// What to say, and the exit code, when a call to a place came to nothing.
+    pub(super) fn told(&self, place: &str) -> Failure {
+        match self {
+            CallError::Unreachable(reason) => {
+                Failure::new(Exit::Unreachable, format!("{place} cannot be reached: {reason}"))
+            }
+            CallError::Broken(reason) => Failure::new(Exit::TryAgain, format!("{place}: {reason}")),
+        }
     }
 }
 
@@ -305,7 +372,7 @@ mod tests {
         let client = |url: &str, tenant: Option<&str>| {
             let tenant = tenant.map(|text| TenantId::parse(text).expect("an id"));
             let base = base_url::parse(url).expect("a URL");
-            Client::new(base, Identity { tenant, principal: None }, PATIENCE).expect("a client")
+            Client::new(base, Identity { tenant, ..Identity::default() }, PATIENCE).expect("a client")
         };
         assert_eq!(client(DEFAULT_URL, None).flags(), "");
         let flags = client("http://127.0.0.1:81", Some("it's")).flags();

@@ -78,7 +78,7 @@ pub(super) async fn run(args: DemoArgs) -> Outcome {
 }
 
 async fn tell(stage: &Stage, request: &DemoRequest) -> Result<Souvenir, Failure> {
-    let identity = Identity { tenant: request.tenant.clone(), principal: None };
+    let identity = Identity { tenant: request.tenant.clone(), ..Identity::default() };
     let client = Client::new(stage.left(), identity, PATIENCE)?;
     let tour = Tour { output: Output::stdout(), clock: Clock::system(), client, stage, request };
     tour.introduce()?;
@@ -107,7 +107,9 @@ impl Tour<'_> {
             name("orchestrator".to_owned()),
         ))?;
         self.say(format!("          {left:<20} {right:<20} {orchestrator}"))?;
-        self.say(style.paint(Tone::Faint, format!("          {LEFT:<20} {RIGHT:<20} executes the runs")))
+        self.say(style.paint(Tone::Faint, format!("          {LEFT:<20} {RIGHT:<20} executes the runs")))?;
+        self.say("")?;
+        self.say("The gateways know each other by key: mutual TLS between them, and every request signed.")
     }
 
     async fn forward(&self) -> Result<String, Failure> {

@@ -11,6 +11,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::output::{Output, visible};
 use super::settings::Settings;
 use crate::domain::base_url;
+use crate::http::options::TlsMode;
 
 /// A gateway that needs longer is not well.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +31,11 @@ pub(super) struct HealthArgs {
 /// Asks once. Every way not to be ready is exit code 1: Docker knows no other.
 pub(super) async fn run(args: HealthArgs) -> Outcome {
     let url = target(&args)?;
-    let client = Client::new(url.clone(), Identity::default(), PATIENCE)?;
+    let client = match args.url {
+        Some(_) => Client::new(url.clone(), Identity::default(), PATIENCE)?,
+        // The certificate is for the names that clients use, and this is an address.
+        None => Client::unchecked(url.clone(), PATIENCE)?,
+    };
     let reply = client.get(url.clone()).await.map_err(|error| Failure::failed(format!("{url}: {error}")))?;
     if reply.is_success() {
         Output::stdout().line("ready")?;
@@ -44,7 +49,7 @@ pub(super) async fn run(args: HealthArgs) -> Outcome {
 fn target(args: &HealthArgs) -> Result<Url, Failure> {
     let Some(text) = &args.url else {
         let config = args.settings.load_or_explain(&[]).map_err(as_failed)?;
-        return url_of(config.server.listen);
+        return url_of(config.server.listen, config.server.tls);
     };
     let mut url = base_url::parse(text).map_err(|error| Failure::usage(format!("--url: {error}")))?;
     if matches!(url.path(), "" | "/") {
@@ -62,7 +67,7 @@ fn as_failed(failure: Failure) -> Failure {
 }
 
 /// Where a gateway that listens there can be asked from the same machine.
-fn url_of(listen: SocketAddr) -> Result<Url, Failure> {
+fn url_of(listen: SocketAddr, tls: TlsMode) -> Result<Url, Failure> {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -72,7 +77,8 @@ fn url_of(listen: SocketAddr) -> Result<Url, Failure> {
         return Err(Failure::failed("server.listen has port 0: say where the gateway is with --url"));
     }
     let address = SocketAddr::new(ip, listen.port());
-    Url::parse(&format!("http://{address}{READY_PATH}")).map_err(Failure::failed)
+    let scheme = if tls == TlsMode::Own { "https" } else { "http" };
+    Url::parse(&format!("{scheme}://{address}{READY_PATH}")).map_err(Failure::failed)
 }
 
 #[cfg(test)]
@@ -86,10 +92,12 @@ mod tests {
             ("0.0.0.0:81", "http://127.0.0.1:81/readyz"),
             ("[::]:81", "http://[::1]:81/readyz"),
         ] {
-            let asked = url_of(listen.parse().expect("an address")).expect("a URL");
+            let asked = url_of(listen.parse().expect("an address"), TlsMode::None).expect("a URL");
             assert_eq!(asked.as_str(), url);
         }
-        assert!(url_of("127.0.0.1:0".parse().expect("an address")).is_err());
+        assert!(url_of("127.0.0.1:0".parse().expect("an address"), TlsMode::None).is_err());
+        let asked = url_of("0.0.0.0:443".parse().expect("an address"), TlsMode::Own).expect("a URL");
+        assert_eq!(asked.as_str(), "https://127.0.0.1/readyz");
     }
 
     #[test]

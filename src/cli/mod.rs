@@ -3,7 +3,11 @@
 //! Invariants: a command returns how it ended and never ends the process itself; what comes from outside is made
 //! harmless before it reaches a terminal (see `output`).
 
+mod access;
+mod audit;
+mod audit_copy;
 mod backup;
+mod bench;
 mod client;
 mod config_cmd;
 mod create;
@@ -13,17 +17,25 @@ mod demo_request;
 mod exit;
 mod follow;
 mod forward;
+mod gateway_cmd;
 mod health;
+mod help;
+mod key;
 mod line;
 mod logging;
 mod openapi;
+mod operator;
 mod orchestrator;
 mod output;
+mod peer;
+mod peer_entry;
 mod serve;
 mod settings;
 mod signals;
 mod stream;
+mod table;
 mod tail;
+mod token;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,114 +44,11 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use self::exit::{Exit, Failure, Outcome};
+use self::help::*;
 use self::output::{note, visible};
 
 /// How long work that cannot be interrupted (a read of standard input) may hold up the end of the process.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
-
-const ABOUT: &str = "\
-Causeway is a federation gateway: create a run at a peer through your own gateway, once
-and only once, and follow its events through it, in order, without a silent hole.";
-
-const START: &str = "\
-New here? Try:
-  causeway demo          two gateways and a run between them, on this machine
-  causeway config show   every key and its value; config/causeway.toml explains them
-  causeway serve --config causeway.toml
-
-Exit codes:
-  0 done   1 failed   2 usage   64 configuration   69 gateway not reachable
-  75 try again later";
-
-const SERVE: &str = "\
-Examples:
-  causeway serve                 environment alone: 127.0.0.1:8080, data in ./data
-  causeway serve --config config/causeway.toml
-  CAUSEWAY_LISTEN=127.0.0.1:9000 AGENTOS_DEFAULT_TENANT=tnt_demo causeway serve
-
-Every key of the configuration is a variable too: forward.max_attempts is
-CAUSEWAY_FORWARD_MAX_ATTEMPTS. The first SIGTERM or Ctrl-C drains: /readyz says no,
-new work is refused, event streams end at a frame. The second one does not wait.
-
-Exit codes:
-  0 drained   1 cannot start, or the disk failed   64 configuration (all mistakes)";
-
-const CONFIG: &str = "\
-Examples:
-  causeway config check --config causeway.toml    64 and every mistake, or 0
-  causeway config show                            what holds without a file
-  causeway config show --config left.toml --json | jq .forward";
-
-const HEALTH: &str = "\
-Examples:
-  causeway healthcheck                            where the configuration listens
-  causeway healthcheck --url http://127.0.0.1:8080
-  HEALTHCHECK CMD [\"causeway\", \"healthcheck\"]    in a Dockerfile
-
-Exit codes:
-  0 ready   1 not ready, not reachable, or no answer within 2 s";
-
-const OPENAPI: &str = "\
-Examples:
-  causeway openapi > causeway.v1.yaml
-  causeway openapi --format json | jq '.paths | keys'";
-
-const BACKUP: &str = "\
-Examples:
-  causeway backup /backups/causeway-$(date +%F).db --config causeway.toml
-  causeway backup copy.db --data-dir data --json
-
-The copy is one file, checked, and gets its name last; a gateway may run meanwhile.
-It holds all the gateway knows, its secret too: keep it as safe as the data directory.";
-
-const RESTORE: &str = "\
-Examples:
-  causeway restore /backups/causeway-2026-01-05.db --data-dir data
-
-Stop the gateway and move the old data directory away first: nothing is overwritten.
-List cursors given out before are refused afterwards: what they point at may be lost.";
-
-const TAIL: &str = "\
-Examples:
-  causeway tail run_01JH9YZZ                 all so far, then live, until the run ends
-  causeway tail run_01JH9YZZ --from 12       only what comes after sequence 12
-  causeway tail run_01JH9YZZ --no-follow --json | jq .event.type
-
-A cut connection is taken up again where it broke, with growing pauses.
-
-Exit codes:
-  0 the run completed   1 it failed, was canceled or lost
-  69 the gateway could not be reached at first   75 try again later";
-
-const FORWARD: &str = "\
-Examples:
-  causeway forward --to stk_b --agent agt_echo --text 'hello' --follow
-  causeway forward --region us-west-2 --require tool_hosting --agent agt_sql \\
-      --input '{\"query\":\"select 1\"}'
-  causeway forward --to stk_b --agent agt_echo --input-file - --key order-4711 < in.json
-
-The key makes it one run: a request that was interrupted, or not answered, is sent
-again with the same key, a few times. If the command gives up all the same, run it
-again with the --key it names.
-
-Exit codes:
-  0 the run exists (with --async: will be created; with --follow: completed)
-  1 refused   69 gateway not reachable   75 try again later, with the same key";
-
-const DEMO: &str = "\
-Examples:
-  causeway demo                              then stays up, with curl lines to try
-  causeway demo --once                       0 if all went as promised
-  causeway demo --input my-run.json          {\"agent_id\":\"agt_a\",\"input\":{\"text\":\"hi\"}}
-  CAUSEWAY_LOG=info causeway demo --once     with the gateways' log";
-
-const ORCHESTRATOR: &str = "\
-Examples:
-  causeway orchestrator                      where config/pair/right.toml looks for it
-  causeway orchestrator --listen 127.0.0.1:0 --run-time 1m
-
-It listens on loopback only and keeps everything in memory. Its runs count the words
-of their input: they are there to be forwarded and followed.";
 
 /// The command line as it was given.
 #[derive(Debug, Parser)]
@@ -176,9 +85,27 @@ enum Command {
     /// Create a run at a peer, once
     #[command(after_help = FORWARD)]
     Forward(forward::ForwardArgs),
+    /// Make, list and revoke the tokens of clients and operators
+    #[command(subcommand, after_help = TOKEN)]
+    Token(token::TokenCommand),
+    /// Enrol, change, ask, drain and revoke peers
+    #[command(subcommand, after_help = PEER)]
+    Peer(peer::PeerCommand),
+    /// Show and rotate the gateway's own key
+    #[command(subcommand, after_help = KEY)]
+    Key(key::KeyCommand),
+    /// Show and verify the trail of decisions and changes
+    #[command(subcommand, after_help = AUDIT)]
+    Audit(audit::AuditCommand),
+    /// Hold new work off a running gateway, or let it in again
+    #[command(subcommand, after_help = GATEWAY)]
+    Gateway(gateway_cmd::GatewayCommand),
     /// See it work: two gateways, an orchestrator and a run, on this machine
     #[command(after_help = DEMO)]
     Demo(demo::DemoArgs),
+    /// Measure a gateway, and verify what is measured
+    #[command(after_help = BENCH)]
+    Bench(bench::BenchArgs),
     /// Run the small built-in orchestrator
     #[command(after_help = ORCHESTRATOR)]
     Orchestrator(orchestrator::OrchestratorArgs),
@@ -208,14 +135,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn run(command: Command) -> Outcome {
     match command {
         Command::Serve(args) => serve::run(args).await,
-        Command::Config(command) => config_cmd::run(&command),
+        Command::Config(command) => config_cmd::run(&command).await,
         Command::Healthcheck(args) => health::run(args).await,
         Command::Openapi(args) => openapi::run(&args),
         Command::Backup(args) => backup::backup(&args),
         Command::Restore(args) => backup::restore(&args),
         Command::Tail(args) => tail::run(args).await,
         Command::Forward(args) => forward::run(args).await,
+        Command::Token(command) => token::run(command).await,
+        Command::Peer(command) => peer::run(command).await,
+        Command::Key(command) => key::run(command).await,
+        Command::Audit(command) => audit::run(command).await,
+        Command::Gateway(command) => gateway_cmd::run(command).await,
         Command::Demo(args) => demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Orchestrator(args) => orchestrator::run(args).await,
     }
 }
@@ -275,8 +208,28 @@ mod tests {
             "causeway forward --to stk_b --agent agt_echo --text hello --follow",
             "causeway forward --require a --require b --region r --agent agt_echo --input {} --async --json",
             "causeway forward --to stk_b --agent agt_echo --input-file - --key order-4711",
+            "causeway forward --to stk_b --agent a --text x --url https://gw --token-file t --ca-file ca.pem",
+            "causeway token create --tenant t --principal p --scopes runs:forward,events:read --label ci --lifetime 90d",
+            "causeway token create --admin --principal alice --data-dir data",
+            "causeway token list --url https://gw --token-file t --json",
+            "causeway token list --gateway https://gw --token-file t --json",
+            "causeway token revoke abc --config c.toml",
+            "causeway peer add stk_b --url https://b:8443 --kind gateway --operations forward_out --tenants *",
+            "causeway peer add stk_b --url https://b --gateway https://gw --token-file t --peer-token-file f --local",
+            "causeway peer update stk_b --tenants acme,beta",
+            "causeway peer revoke stk_b --reason lost",
+            "causeway peer verify stk_b --url https://gw",
+            "causeway key show --bare",
+            "causeway key rotate --overlap 1h",
+            "causeway key rotate --cancel",
+            "causeway audit list --subject operator:alice --limit 10",
+            "causeway audit verify --sink audit.jsonl --data-dir data",
+            "causeway gateway drain",
+            "causeway config check --live --config c.toml",
             "causeway demo --once --input -",
             "causeway orchestrator --listen 127.0.0.1:0 --run-time 1m",
+            "causeway bench ingest --writers 16 --batch 100 --compare before.json",
+            "causeway bench proxy --rate 1000 --hops 2 --json",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -296,8 +249,24 @@ mod tests {
             "causeway forward --to stk_b --agent agt",
             "causeway forward --to stk_b --agent agt --text x --input {}",
             "causeway openapi --format xml",
+            "causeway token create --principal p --scopes runs:read",
+            "causeway token create --tenant t --principal p",
+            "causeway token create --tenant t --principal p --scopes runs:fly",
+            "causeway token create --admin --tenant t --principal p",
+            "causeway token create --admin --principal p --lifetime soon",
+            "causeway peer add stk_b",
+            "causeway peer add stk_b --url ftp://b",
+            "causeway peer add stk_b --url https://b --kind server",
+            "causeway key rotate --cancel --overlap 1h",
+            "causeway audit list --limit 0",
+            "causeway gateway",
             "causeway orchestrator --listen 0.0.0.0:9090",
             "causeway orchestrator --run-time 0s",
+            "causeway bench",
+            "causeway bench ingest --batch 501",
+            "causeway bench ingest --rate 0",
+            "causeway bench ingest --pid 1",
+            "causeway bench forward --hops 2 --url http://127.0.0.1:1",
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.use_stderr(), "{line}");

@@ -5,6 +5,7 @@ use super::logging;
 use super::settings::{Flag, Settings};
 use super::signals::Signals;
 use crate::app::Gateway;
+use crate::http::options::TlsMode;
 
 /// What `causeway serve` takes.
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,7 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    let scheme = if config.server.tls == TlsMode::Own { "https" } else { "http" };
     let mut signals = Signals::listen()?;
     let gateway = tokio::select! {
         started = Gateway::start(config) => started.map_err(Failure::failed)?,
@@ -36,7 +38,7 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
             return Ok(Exit::Done);
         }
     };
-    announce(&gateway);
+    announce(&gateway, scheme);
     let exit = tokio::select! {
         signal = signals.next() => {
             tracing::info!(signal, "draining: new work is refused, streams end at a frame");
@@ -58,8 +60,8 @@ pub(super) async fn run(args: ServeArgs) -> Outcome {
 }
 
 /// Says that the gateway takes work, and where: with port 0 there is no other way to know.
-fn announce(gateway: &Gateway) {
+fn announce(gateway: &Gateway, scheme: &str) {
     let address = gateway.address();
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(server.address = %address, version, "ready on http://{address}");
+    tracing::info!(server.address = %address, version, "ready on {scheme}://{address}");
 }

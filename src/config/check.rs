@@ -1,20 +1,20 @@
 //! What must hold of a configuration beyond the form of each value: bounds, order, and what fits together.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
-use super::draft::{Draft, peer_key};
+use super::draft::Draft;
 use super::sections::Config;
-use crate::domain::id::{MAX_ID_BYTES, is_id};
+use crate::domain::id::MAX_ID_BYTES;
 use crate::domain::units::{TextForm, quoted, write_size};
-use crate::services::options::PeerOptions;
 
 /// Longer durations are mistakes, and arithmetic with them might overflow.
 const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 /// Larger sizes are mistakes: a body is held in memory.
 const LARGEST: usize = 1 << 30;
+/// More bytes than this no log holds.
+const MOST_STORED: usize = 1 << 50;
 /// Words that say how much is logged.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -26,12 +26,12 @@ pub(super) fn check(config: &Config, draft: &mut Draft) {
     check_order(config, draft);
     check_addresses(config, draft);
     check_words(config, draft);
-    check_peers(config, draft);
 }
 
 fn check_durations(config: &Config, draft: &mut Draft) {
-    let Config { server, events, forward, outbound, reader, retention, .. } = config;
+    let Config { server, events, forward, outbound, reader, retention, peering, limits, audit, .. } = config;
     for (key, duration) in [
+        ("server.handshake_timeout", server.handshake_timeout),
         ("server.header_timeout", server.header_timeout),
         ("server.body_timeout", server.body_timeout),
         ("server.write_stall", server.write_stall),
@@ -55,6 +55,9 @@ fn check_durations(config: &Config, draft: &mut Draft) {
         ("reader.max_status_interval", reader.max_status_interval),
         ("retention.events", retention.events),
         ("retention.sweep_interval", retention.sweep_interval),
+        ("peering.rotation_overlap", peering.rotation_overlap),
+        ("limits.ticket_lifetime", limits.ticket_lifetime),
+        ("audit.checkpoint_interval", audit.checkpoint_interval),
     ] {
         if let Some(message) = outside(duration, Duration::from_nanos(1)) {
             draft.refuse_checked(key, &message);
@@ -73,7 +76,7 @@ fn check_durations(config: &Config, draft: &mut Draft) {
 }
 
 /// What to say of a duration that is out of bounds.
-fn outside(duration: Duration, least: Duration) -> Option<String> {
+pub(super) fn outside(duration: Duration, least: Duration) -> Option<String> {
     let bound = if least.is_zero() { "" } else { "must be longer than zero and " };
     let message =
         format!("{} is not allowed: it {bound}must be at most {}", duration.write(), LONGEST.write());
@@ -81,9 +84,10 @@ fn outside(duration: Duration, least: Duration) -> Option<String> {
 }
 
 fn check_counts(config: &Config, draft: &mut Draft) {
-    let Config { server, forward, reader, .. } = config;
+    let Config { server, forward, reader, audit, .. } = config;
     for (key, count, least, most) in [
         ("server.max_connections", server.max_connections as u64, 1, 1_000_000),
+        ("server.max_connections_per_network", server.max_connections_per_network as u64, 1, 1_000_000),
         ("server.max_streams", server.max_streams as u64, 1, 1_000_000),
         ("server.max_streams_per_principal", server.max_streams_per_principal as u64, 1, 1_000_000),
         ("forward.max_attempts", forward.max_attempts.into(), 1, 20),
@@ -92,6 +96,7 @@ fn check_counts(config: &Config, draft: &mut Draft) {
         ("reader.streams_per_peer", reader.streams_per_peer as u64, 1, 100_000),
         ("reader.connect_attempts", reader.connect_attempts.into(), 1, 20),
         ("reader.heal_span", reader.heal_span, 1, 1_000_000),
+        ("audit.checkpoint_records", audit.checkpoint_records, 1, 1_000_000),
     ] {
         if !(least..=most).contains(&count) {
             draft.refuse_checked(key, &format!("{count} is not allowed: it must be from {least} to {most}"));
@@ -109,6 +114,12 @@ fn check_sizes(config: &Config, draft: &mut Draft) {
             let (size, largest) = (write_size(size), write_size(LARGEST));
             draft.refuse_checked(key, &format!("{size} is not allowed: it must be from 1B to {largest}"));
         }
+    }
+    let stored = config.limits.stored_bytes;
+    if stored > MOST_STORED {
+        let (stored, most) = (write_size(stored), write_size(MOST_STORED));
+        let message = format!("{stored} is not allowed: it must be at most {most}, or 0 for no limit");
+        draft.refuse_checked("limits.stored_bytes", &message);
     }
 }
 
@@ -146,23 +157,16 @@ fn check_order(config: &Config, draft: &mut Draft) {
 
 fn check_addresses(config: &Config, draft: &mut Draft) {
     let server = &config.server;
-    for (key, address) in
-        [("server.listen", Some(server.listen)), ("server.admin_listen", server.admin_listen)]
-    {
-        if let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) {
-            let message = format!(
-                "{address} is not allowed: under profile dev anyone who can connect is believed, so it must \
-                 be a loopback address such as 127.0.0.1:{}",
-                address.port()
-            );
-            draft.refuse_checked(key, &message);
+    let doors = [
+        ("server.listen", Some(server.listen)),
+        ("server.admin_listen", server.admin_listen),
+        ("peering.listen", config.peering.listen),
+    ];
+    for (index, (key, address)) in doors.iter().enumerate() {
+        let Some(address) = address.filter(|address| address.port() != 0) else { continue };
+        if let Some((first, _)) = doors[..index].iter().find(|(_, other)| *other == Some(address)) {
+            draft.refuse_checked(key, &format!("{address} is {first}: give another port, or leave it out"));
         }
-    }
-    if server.admin_listen == Some(server.listen) && server.listen.port() != 0 {
-        draft.refuse_checked(
-            "server.admin_listen",
-            &format!("{} is server.listen: give another port, or leave it out", server.listen),
-        );
     }
     for origin in &server.cors_origins {
         if !is_origin(origin) {
@@ -194,70 +198,19 @@ fn check_words(config: &Config, draft: &mut Draft) {
     }
 }
 
-fn check_peers(config: &Config, draft: &mut Draft) {
-    let mut mistakes = Vec::new();
-    let mut first_local = None;
-    for given in draft.peers() {
-        let peer = &given.options;
-        let mut refuse = |key: &str, message: String| {
-            mistakes.push((given.origin(key), format!("{}.{key}", peer_key(&peer.peer_id)), message));
-        };
-        check_peer(peer, &mut refuse);
-        if peer.peer_id == config.gateway.stack_id && !peer.local {
-            refuse("peer_id", "is this gateway's own id: only its local orchestrator may bear it".to_owned());
-        }
-        if is_own_address(&peer.base_url, config.server.listen) {
-            refuse("base_url", format!("{} is this gateway itself (server.listen)", peer.base_url));
-        }
-        if peer.local
-            && let Some(first) = first_local.replace(&peer.peer_id)
-        {
-            refuse("local", format!("{first} is local already: at most one peer is"));
-        }
-    }
-    for (origin, key, message) in mistakes {
-        draft.refuse(origin, &key, &message);
-    }
-}
-
-fn check_peer(peer: &PeerOptions, refuse: &mut impl FnMut(&str, String)) {
-    for (key, label) in [("region", &peer.region), ("environment", &peer.environment)] {
-        if !is_label(label) {
-            refuse(key, not_a_label(label));
-        }
-    }
-    for name in peer.capabilities.iter().filter(|name| !is_id(name)) {
-        refuse(
-            "capabilities",
-            format!("{} is not a capability's name, such as \"runs.forward\"", quoted(name)),
-        );
-    }
-    if let Some(message) = outside(peer.idempotency_retention, Duration::from_nanos(1)) {
-        refuse("idempotency_retention", message);
-    }
-}
-
-fn is_own_address(base_url: &Url, listen: SocketAddr) -> bool {
-    let is_own_host = match base_url.host() {
-        Some(Host::Ipv4(address)) => IpAddr::V4(address) == listen.ip(),
-        Some(Host::Ipv6(address)) => IpAddr::V6(address) == listen.ip(),
-        Some(Host::Domain(name)) => name == "localhost" && listen.ip().is_loopback(),
-        None => false,
-    };
-    is_own_host && listen.port() != 0 && base_url.port_or_known_default() == Some(listen.port())
-}
-
 fn is_origin(text: &str) -> bool {
     Url::parse(text).is_ok_and(|url| {
         matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
     })
 }
 
-fn is_label(text: &str) -> bool {
+/// True for a text that may stand as a label.
+pub(super) fn is_label(text: &str) -> bool {
     text.len() <= MAX_ID_BYTES && !text.chars().any(char::is_control)
 }
 
-fn not_a_label(text: &str) -> String {
+/// What to say of one that may not.
+pub(super) fn not_a_label(text: &str) -> String {
     format!("{} is not a label: at most {MAX_ID_BYTES} bytes, no control characters", quoted(text))
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: a value that was refused is left out and its mistake kept, so that reading goes on to the end
 //! and all mistakes are told at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{Table, Value};
 
@@ -11,7 +11,8 @@ use super::error::{ConfigError, ConfigErrors, Origin};
 use super::schema::{Schema, shown};
 use super::sections::Config;
 use crate::domain::id::PeerId;
-use crate::services::options::PeerOptions;
+use crate::services::peer_options::PeerOptions;
+use crate::services::trust_options::BridgeOptions;
 
 /// Peers in all; more are refused.
 const MAX_PEERS: usize = 4096;
@@ -20,7 +21,9 @@ const MAX_PEERS: usize = 4096;
 pub(super) struct Draft {
     schema: Schema,
     settings: BTreeMap<String, Setting>,
+    bridges: Vec<GivenBridge>,
     peers: Vec<GivenPeer>,
+    switches: BTreeSet<&'static str>,
     errors: Vec<ConfigError>,
 }
 
@@ -40,6 +43,16 @@ pub(super) struct GivenPeer {
     pub(super) keys: BTreeMap<String, Origin>,
 }
 
+/// A bridge, and where it was given.
+pub(super) struct GivenBridge {
+    /// The foreign domain.
+    pub(super) domain: String,
+    /// The permission.
+    pub(super) options: BridgeOptions,
+    /// Where it begins.
+    pub(super) origin: Origin,
+}
+
 /// What a value does when its key has one already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Precedence {
@@ -54,7 +67,14 @@ pub(super) enum Precedence {
 impl Draft {
     /// Nothing given yet.
     pub(super) fn new() -> Self {
-        Self { schema: Schema::new(), settings: BTreeMap::new(), peers: Vec::new(), errors: Vec::new() }
+        Self {
+            schema: Schema::new(),
+            settings: BTreeMap::new(),
+            bridges: Vec::new(),
+            peers: Vec::new(),
+            switches: BTreeSet::new(),
+            errors: Vec::new(),
+        }
     }
 
     /// The known keys.
@@ -131,6 +151,37 @@ impl Draft {
         self.errors.iter().any(|error| error.key == key)
     }
 
+    /// True when a mistake at a key that begins so is known.
+    pub(super) fn is_refused_below(&self, start: &str) -> bool {
+        self.errors.iter().any(|error| error.key.starts_with(start))
+    }
+
+    /// Notes that a switch of AgentOS without a key of its own is on.
+    pub(super) fn note_switch(&mut self, name: &'static str) {
+        self.switches.insert(name);
+    }
+
+    /// True when the switch of this name is on.
+    pub(super) fn has_switch(&self, name: &str) -> bool {
+        self.switches.contains(name)
+    }
+
+    /// Takes a bridge; domains are given once, under whichever name.
+    pub(super) fn add_bridge(&mut self, bridge: GivenBridge) {
+        match self.bridges.iter().find(|first| first.domain == bridge.domain) {
+            Some(first) => {
+                let message = format!("is given twice, first at {}: a domain has one bridge", first.origin);
+                self.refuse(bridge.origin, &bridge_key(&bridge.domain), &message);
+            }
+            None => self.bridges.push(bridge),
+        }
+    }
+
+    /// The bridges so far.
+    pub(super) fn bridges(&self) -> &[GivenBridge] {
+        &self.bridges
+    }
+
     /// Takes a peer of the configuration file; ids are given once.
     pub(super) fn add_peer(&mut self, peer: GivenPeer) {
         match self.find_peer(&peer.options.peer_id) {
@@ -181,6 +232,8 @@ impl Draft {
             }
         }
         let mut config: Config = document.try_into().expect("each setting was read alone");
+        let bridge = |bridge: &GivenBridge| (bridge.domain.clone(), bridge.options.clone());
+        config.bridges = self.bridges.iter().map(bridge).collect();
         config.peers = self.peers.iter().map(|peer| peer.options.clone()).collect();
         config
     }
@@ -201,6 +254,11 @@ impl GivenPeer {
         Self { options, origin, keys: BTreeMap::new() }
     }
 
+    /// True for an entry of an AgentOS peers file, which has no more keys than AgentOS knows.
+    pub(super) fn is_listed(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Where one of its keys was given.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.keys.get(key).unwrap_or(&self.origin).clone()
@@ -210,4 +268,9 @@ impl GivenPeer {
 /// How mistakes name a peer.
 pub(super) fn peer_key(id: &PeerId) -> String {
     format!("peers.{id}")
+}
+
+/// How mistakes name a bridge.
+pub(super) fn bridge_key(domain: &str) -> String {
+    format!("bridges.{domain}")
 }

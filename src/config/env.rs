@@ -1,14 +1,15 @@
 //! Reads the environment: native variables, the names AgentOS has for the same things, and those this
 //! version must not pass over in silence.
 //!
-//! Invariant: a variable set to nothing is not set; a variable that asks for protection this version does not
-//! have stops the start.
+//! Invariant: a variable set to nothing is not set; a variable that asks for protection which cannot be had
+//! stops the start.
 
 use std::collections::BTreeMap;
 
+use super::check_profile::SWITCHES;
 use super::draft::{Draft, Precedence};
 use super::error::Origin;
-use super::schema::find_nearest;
+use super::schema::{as_switch, find_nearest, refuse_material};
 use crate::domain::units::quoted;
 
 const PREFIX: &str = "CAUSEWAY_";
@@ -21,10 +22,10 @@ const SHORT_NAMES: [(&str, &str); 3] = [
 ];
 
 /// Variables that belong to the command line.
-const COMMAND_LINE: [&str; 1] = ["CAUSEWAY_CONFIG"];
+const COMMAND_LINE: [&str; 2] = ["CAUSEWAY_CONFIG", "CAUSEWAY_TOKEN"];
 
 /// What AgentOS calls a key, and how it writes the value.
-const ALIASES: [(&str, &str, Form); 13] = [
+const ALIASES: [(&str, &str, Form); 28] = [
     ("AGENTOS_STACK_ID", "gateway.stack_id", Form::Native),
     ("AGENTOS_ENVIRONMENT", "gateway.environment", Form::Native),
     ("AGENTOS_REGION", "gateway.region", Form::Native),
@@ -38,21 +39,25 @@ const ALIASES: [(&str, &str, Form); 13] = [
     ("AGENTOS_FED_FORWARD_BASE_BACKOFF_MS", "forward.base_backoff", Form::Number { unit: "ms", least: 0 }),
     ("AGENTOS_IDEMPOTENCY_TTL_HOURS", "forward.idempotency_retention", Form::Number { unit: "h", least: 0 }),
     ("AGENTOS_RETENTION_EVENTS_DAYS", "retention.events", Form::Number { unit: "d", least: 7 }),
+    ("AGENTOS_QUOTA_CONCURRENT_RUNS", "limits.concurrent_runs", Form::Native),
+    ("AGENTOS_AUDIT_SINK", "audit.sink", Form::Native),
+    ("AGENTOS_FED_REQUIRE_MTLS", "peering.require_mtls", Form::Native),
+    ("AGENTOS_FED_SERVER_CERT", "peering.cert_file", Form::Native),
+    ("AGENTOS_FED_SERVER_CERT_FILE", "peering.cert_file", Form::Native),
+    ("AGENTOS_FED_SERVER_KEY", "peering.cert_key_file", Form::Native),
+    ("AGENTOS_FED_SERVER_KEY_FILE", "peering.cert_key_file", Form::Native),
+    ("AGENTOS_FED_CLIENT_CERT", "peering.cert_file", Form::OneInBothDirections),
+    ("AGENTOS_FED_CLIENT_CERT_FILE", "peering.cert_file", Form::OneInBothDirections),
+    ("AGENTOS_FED_CLIENT_KEY", "peering.cert_key_file", Form::OneInBothDirections),
+    ("AGENTOS_FED_CLIENT_KEY_FILE", "peering.cert_key_file", Form::OneInBothDirections),
+    ("AGENTOS_FED_CA_CERT", "peering.ca_file", Form::Native),
+    ("AGENTOS_FED_CA_CERT_FILE", "peering.ca_file", Form::Native),
+    ("AGENTOS_FED_JWT_PUBLIC_KEY", "jwt.public_key_file", Form::Native),
+    ("AGENTOS_FED_JWT_PUBLIC_KEY_FILE", "jwt.public_key_file", Form::Native),
 ];
 
-/// Switches of AgentOS that ask for protection when they are on.
-const PROTECTION_SWITCHES: [&str; 2] = ["AGENTOS_FED_REQUIRE_MTLS", "AGENTOS_METRICS_REQUIRE_AUTH"];
-
-/// Credentials of AgentOS, themselves or as `…_FILE`: who sets one expects it to be asked for.
-const CREDENTIALS: [&str; 7] = [
-    "AGENTOS_FED_SERVER_CERT",
-    "AGENTOS_FED_SERVER_KEY",
-    "AGENTOS_FED_CA_CERT",
-    "AGENTOS_FED_CLIENT_CERT",
-    "AGENTOS_FED_CLIENT_KEY",
-    "AGENTOS_FED_JWT_PUBLIC_KEY",
-    "AGENTOS_FED_SHARED_SECRET",
-];
+/// A secret that all of a federation would share: there is nothing here that it could be.
+const SHARED_SECRET: [&str; 2] = ["AGENTOS_FED_SHARED_SECRET", "AGENTOS_FED_SHARED_SECRET_FILE"];
 
 /// How AgentOS writes a value.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +66,8 @@ enum Form {
     Native,
     /// A bare whole number in a fixed unit, no less than AgentOS allows.
     Number { unit: &'static str, least: u64 },
+    /// As the native key, which says the same for the other direction.
+    OneInBothDirections,
 }
 
 /// Takes everything the environment gives into the draft.
@@ -80,8 +87,15 @@ pub(super) fn read(environment: impl IntoIterator<Item = (String, String)>, draf
             read_alias(name, key, form, value, draft);
         }
     }
-    for (name, value) in &given {
-        refuse_protection(name, value, draft);
+    for name in SWITCHES {
+        if let Some(value) = given.get(name) {
+            read_switch(name, value, draft);
+        }
+    }
+    for name in SHARED_SECRET.into_iter().filter(|name| given.contains_key(*name)) {
+        let message = "peers prove themselves with keys of their own, never with a secret they share: unset it, \
+                       and give each peer the public_key that its `causeway key show` prints";
+        draft.refuse(Origin::Variable(name.to_owned()), "", message);
     }
 }
 
@@ -102,6 +116,19 @@ fn read_alias(name: &str, key: &str, form: Form, value: &str, draft: &mut Draft)
     let origin = Origin::Variable(name.to_owned());
     let text = match form {
         Form::Native => value.to_owned(),
+        Form::OneInBothDirections => match draft.find_text(key) {
+            Some(other) if other != value && refuse_material(&value.into()).is_ok() => {
+                let message = format!(
+                    "{} is not {} from {}: the gateway shows one certificate in both directions, so name the \
+                     same file",
+                    quoted(value),
+                    quoted(other),
+                    draft.origin(key)
+                );
+                return draft.refuse(origin, key, &message);
+            }
+            _ => value.to_owned(),
+        },
         Form::Number { unit, least } => match value.parse::<u64>() {
             Ok(number) if number >= least => format!("{number}{unit}"),
             _ => {
@@ -113,14 +140,14 @@ fn read_alias(name: &str, key: &str, form: Form, value: &str, draft: &mut Draft)
     draft.set_text(key, &text, origin, Precedence::MustAgree);
 }
 
-/// A setting that would protect the federation must not be dropped as if it were not there.
-fn refuse_protection(name: &str, value: &str, draft: &mut Draft) {
-    let is_off = || ["0", "false", "no", "off"].iter().any(|off| value.eq_ignore_ascii_case(off));
-    let is_credential = || CREDENTIALS.contains(&name.strip_suffix("_FILE").unwrap_or(name));
-    if is_credential() || (PROTECTION_SWITCHES.contains(&name) && !is_off()) {
-        let message = "this version cannot honour it, and will not start as if it did: unset it to run \
-                       without that protection, on loopback";
-        draft.refuse(Origin::Variable(name.to_owned()), "", message);
+fn read_switch(name: &'static str, value: &str, draft: &mut Draft) {
+    match as_switch(value) {
+        Some(true) => draft.note_switch(name),
+        Some(false) => {}
+        None => {
+            let message = format!("{} is neither on nor off: write 1 or 0", quoted(value));
+            draft.refuse(Origin::Variable(name.to_owned()), "", &message);
+        }
     }
 }
 

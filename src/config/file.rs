@@ -7,9 +7,10 @@ use toml::de::DeTable;
 
 use super::draft::{Draft, Precedence};
 use super::error::Origin;
-use super::native_peers;
+use super::policy_names;
 use super::schema::shown;
 use super::source::{MAX_FILE_BYTES, Places, read_text};
+use super::{native_bridges, native_peers};
 
 /// Takes everything the file gives into the draft.
 pub(super) fn read(path: &Path, draft: &mut Draft) {
@@ -39,6 +40,16 @@ fn read_sections(document: Table, places: &Places<'_>, draft: &mut Draft) {
             toml::Value::Table(keys) if draft.schema().has_section(&section) => {
                 read_keys(&section, keys, places, draft);
             }
+            toml::Value::Table(bridges) if section == "bridges" => {
+                native_bridges::read(&section, bridges, places, draft);
+            }
+            other if section == "bridges" => {
+                let message = format!(
+                    "{} is not a table of bridges: write [bridges.\"<domain>\"] before each",
+                    shown(&other)
+                );
+                draft.refuse(origin, &section, &message);
+            }
             toml::Value::Array(peers) if section == "peers" => native_peers::read(peers, places, draft),
             other if section == "peers" => {
                 let message =
@@ -55,7 +66,9 @@ fn read_sections(document: Table, places: &Places<'_>, draft: &mut Draft) {
 }
 
 fn read_keys(section: &str, keys: Table, places: &Places<'_>, draft: &mut Draft) {
-    for (name, value) in keys {
+    let (others, native): (Vec<_>, Vec<_>) =
+        keys.into_iter().partition(|(name, _)| policy_names::is_one(section, name));
+    for (name, value) in native {
         let key = format!("{section}.{name}");
         let origin = places.origin(&key);
         if draft.schema().find_default(&key).is_some() {
@@ -63,5 +76,8 @@ fn read_keys(section: &str, keys: Table, places: &Places<'_>, draft: &mut Draft)
         } else {
             draft.refuse(origin, &key, &draft.schema().advise_on_key(section, &name));
         }
+    }
+    for (name, value) in others {
+        policy_names::read(&name, value, places, draft);
     }
 }

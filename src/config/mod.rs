@@ -4,13 +4,19 @@
 //! Invariant: a loaded [`Config`] can be acted on without further doubt, and one that cannot tells all its
 //! mistakes at once.
 
+mod boundary;
 mod check;
+mod check_peers;
+mod check_profile;
+mod check_trust;
 mod draft;
 mod env;
 mod error;
 mod file;
+mod native_bridges;
 mod native_peers;
 mod peers_file;
+mod policy_names;
 mod schema;
 mod sections;
 mod source;
@@ -46,6 +52,10 @@ impl Config {
         }
         let config = draft.to_config();
         check::check(&config, &mut draft);
+        check_profile::check(&config, &mut draft);
+        check_trust::check(&config, &mut draft);
+        boundary::check(&config, &mut draft);
+        check_peers::check(&config, &mut draft);
         match draft.into_errors() {
             Some(errors) => Err(errors),
             None => Ok(config),

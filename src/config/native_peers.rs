@@ -1,20 +1,15 @@
 //! Reads `[[peers]]` of the configuration file, and the credentials the peers name.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::draft::{Draft, GivenPeer, peer_key};
-use super::schema::{find_nearest, shown};
-use super::source::{Places, read_text};
+use super::schema::{advise_on_entry, refuse_material, shown};
+use super::source::Places;
 use crate::domain::base_url;
 use crate::domain::id::PeerId;
-use crate::domain::secret::Secret;
-use crate::services::options::PeerOptions;
-
-/// The longest bearer credential, in bytes; a longer one is an error.
-const MAX_TOKEN_BYTES: u64 = 8 * 1024;
+use crate::services::peer_options::PeerOptions;
 
 /// What a peer cannot be without.
 const REQUIRED: [&str; 2] = ["peer_id", "base_url"];
@@ -76,39 +71,20 @@ fn read_peer(keys: Table, place: &str, places: &Places<'_>, draft: &mut Draft) {
 fn read_key(name: &str, value: &Value) -> Result<(), String> {
     let mut peer = Table::try_from(example()).expect("options are a table of texts, numbers and lists");
     if !peer.contains_key(name) {
-        return Err(match find_nearest(name, peer.keys().map(String::as_str)) {
-            Some(near) => format!("unknown key; did you mean `{near}`?"),
-            None => {
-                format!("unknown key; a peer has {}", peer.keys().cloned().collect::<Vec<_>>().join(", "))
-            }
-        });
+        return Err(advise_on_entry(name, &peer, "peer"));
     }
+    refuse_material(value)?;
     peer.insert(name.to_owned(), value.clone());
     peer.try_into::<PeerOptions>().map(|_| ()).map_err(|error| error.message().to_owned())
 }
 
 /// Adds a peer with the credential its file holds.
 fn add(mut peer: GivenPeer, draft: &mut Draft) {
-    if let Some(path) = &peer.options.token_file {
-        match read_token(path) {
-            Ok(token) => peer.options.token = Some(token),
-            Err(message) => {
-                let key = format!("{}.token_file", peer_key(&peer.options.peer_id));
-                draft.refuse(peer.origin("token_file"), &key, &message);
-            }
-        }
+    if let Err(message) = peer.options.read_token() {
+        let key = format!("{}.token_file", peer_key(&peer.options.peer_id));
+        draft.refuse(peer.origin("token_file"), &key, &message);
     }
     draft.add_peer(peer);
-}
-
-fn read_token(path: &Path) -> Result<Secret, String> {
-    let name = path.display();
-    let text = read_text(path, MAX_TOKEN_BYTES).map_err(|error| format!("{name} cannot be read: {error}"))?;
-    match text.trim() {
-        "" => Err(format!("{name} is empty: it must hold the credential")),
-        token if token.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret::new(token.to_owned())),
-        _ => Err(format!("{name} must hold one credential of visible ASCII characters")),
-    }
 }
 
 fn example() -> PeerOptions {

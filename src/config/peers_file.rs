@@ -17,7 +17,8 @@ use crate::domain::base_url;
 use crate::domain::id::PeerId;
 use crate::domain::peer::PeerKind;
 use crate::domain::units::quoted;
-use crate::services::options::{GatewayOptions, PeerOptions};
+use crate::services::options::GatewayOptions;
+use crate::services::peer_options::PeerOptions;
 
 /// How mistakes name the file as a whole.
 const KEY: &str = "gateway.peers_file";

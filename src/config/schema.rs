@@ -11,17 +11,20 @@ use crate::domain::units::quoted;
 /// One slip of the hand in so many characters, and at least one, is still taken for the name it is near.
 const CHARACTERS_PER_SLIP: usize = 3;
 
+/// Maps and lists beside the sections, whose keys an operator makes up.
+const COLLECTIONS: [&str; 2] = ["bridges", "peers"];
+
 /// The native keys `section.key` with their defaults.
 pub(super) struct Schema {
     sections: Vec<(String, Table)>,
 }
 
 impl Schema {
-    /// The keys of [`Config`], peers aside.
+    /// The keys of [`Config`], bridges and peers aside.
     pub(super) fn new() -> Self {
         let defaults = as_table(&Config::default());
         let sections = defaults.into_iter().filter_map(|(name, value)| match value {
-            Value::Table(keys) => Some((name, keys)),
+            Value::Table(keys) if !COLLECTIONS.contains(&name.as_str()) => Some((name, keys)),
             _ => None,
         });
         Self { sections: sections.collect() }
@@ -47,8 +50,15 @@ impl Schema {
 
     /// Reads one value for `section.key` and gives it back in its canonical form.
     pub(super) fn read(&self, key: &str, value: Value) -> Result<Value, String> {
-        if let (Some(Value::Integer(_)), false) = (self.find_default(key), is_count(&value)) {
-            return Err(format!("{} is not a whole number, zero or more", shown(&value)));
+        refuse_material(&value)?;
+        match self.find_default(key) {
+            Some(Value::Integer(_)) if !is_count(&value) => {
+                return Err(format!("{} is not a whole number, zero or more", shown(&value)));
+            }
+            Some(Value::Boolean(_)) if !value.is_bool() => {
+                return Err(format!("{} is neither true nor false", shown(&value)));
+            }
+            _ => {}
         }
         let (section, name) = key.split_once('.').expect("a key of this schema has a section");
         let alone = Table::from_iter([(name.to_owned(), value)]);
@@ -62,6 +72,7 @@ impl Schema {
     pub(super) fn read_text(&self, key: &str, text: &str) -> Result<Value, String> {
         let value = match self.find_default(key) {
             Some(Value::Integer(_)) => text.parse().map_or_else(|_| text.into(), Value::Integer),
+            Some(Value::Boolean(_)) => as_switch(text).map_or_else(|| text.into(), Value::Boolean),
             Some(Value::Array(_)) => {
                 text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into()
             }
@@ -75,23 +86,61 @@ impl Schema {
         let keys: Vec<_> = self.keys().collect();
         let here: Vec<_> =
             keys.iter().filter_map(|key| key.strip_prefix(section)?.strip_prefix('.')).collect();
-        let elsewhere = keys.iter().find(|key| key.split_once('.').is_some_and(|(_, other)| other == name));
+        let elsewhere = self.places_of(name);
         match (find_nearest(name, here.iter().copied()), elsewhere) {
             (Some(near), _) => format!("unknown key; did you mean `{section}.{near}`?"),
-            (None, Some(elsewhere)) => format!("unknown key; did you mean `{elsewhere}`?"),
+            (None, Some(elsewhere)) => format!("unknown key; did you mean {elsewhere}?"),
             (None, None) => format!("unknown key; [{section}] has {}", here.join(", ")),
         }
     }
 
+    /// Every key of this name, wherever it is.
+    fn places_of(&self, name: &str) -> Option<String> {
+        let keys = self.keys().filter(|key| key.split_once('.').is_some_and(|(_, other)| other == name));
+        let keys: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
+        (!keys.is_empty()).then(|| keys.join(" or "))
+    }
+
     /// What to say of an unknown section, or of a key outside of all sections.
     pub(super) fn advise_on_section(&self, name: &str) -> String {
-        let names = || self.sections.iter().map(|(name, _)| name.as_str()).chain(["peers"]);
-        let stray = self.keys().find(|key| key.split_once('.').is_some_and(|(_, other)| other == name));
+        let names = || self.sections.iter().map(|(name, _)| name.as_str()).chain(COLLECTIONS);
+        let stray = self.places_of(name);
         match (find_nearest(name, names()), stray) {
             (Some(near), _) => format!("unknown section; did you mean `{near}`?"),
-            (None, Some(key)) => format!("unknown section; did you mean `{key}`?"),
+            (None, Some(keys)) => format!("unknown section; did you mean {keys}?"),
             (None, None) => format!("unknown section; there are {}", names().collect::<Vec<_>>().join(", ")),
         }
+    }
+}
+
+/// What to say of a key that an entry of a list or a map does not have.
+pub(super) fn advise_on_entry(name: &str, known: &Table, entry: &str) -> String {
+    match find_nearest(name, known.keys().map(String::as_str)) {
+        Some(near) => format!("unknown key; did you mean `{near}`?"),
+        None => format!(
+            "unknown key; a {entry} has {}",
+            known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+/// Keys and certificates belong into files. Nothing of one that stands here is repeated.
+pub(super) fn refuse_material(value: &Value) -> Result<(), String> {
+    match value {
+        Value::String(text) if text.contains("-----BEGIN") => {
+            Err("holds a key or a certificate itself: write it to a file, and name the file here".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a variable that switches something says.
+pub(super) fn as_switch(text: &str) -> Option<bool> {
+    let is_one_of = |words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    match (is_one_of(["1", "true", "yes", "on"]), is_one_of(["0", "false", "no", "off"])) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
     }
 }
 

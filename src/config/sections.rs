@@ -1,11 +1,18 @@
 //! The configuration as the gateway uses it: each layer's options side by side.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::http::options::ServerOptions;
 use crate::outbound::options::OutboundOptions;
+use crate::services::jwt::JwtOptions;
 use crate::services::options::{
-    EventsOptions, ForwardOptions, GatewayOptions, PeerOptions, ReaderOptions, RetentionOptions,
+    EventsOptions, ForwardOptions, GatewayOptions, ReaderOptions, RetentionOptions,
+};
+use crate::services::peer_options::PeerOptions;
+use crate::services::trust_options::{
+    AuditOptions, BridgeOptions, LimitsOptions, PeeringOptions, PolicyOptions,
 };
 
 /// Everything an operator may turn. A loaded one has been checked as a whole.
@@ -26,8 +33,20 @@ pub struct Config {
     pub reader: ReaderOptions,
     /// How long events are kept.
     pub retention: RetentionOptions,
+    /// The domain, and which others it works with.
+    pub policy: PolicyOptions,
+    /// How this gateway proves itself to peers, and where they come in.
+    pub peering: PeeringOptions,
+    /// Which JWTs clients may bear.
+    pub jwt: JwtOptions,
+    /// How much one caller may ask for.
+    pub limits: LimitsOptions,
+    /// The trail of decisions and changes.
+    pub audit: AuditOptions,
     /// What is logged, and how.
     pub log: LogOptions,
+    /// Permissions for foreign domains, by domain. Left out: none.
+    pub bridges: BTreeMap<String, BridgeOptions>,
     /// The peers, native ones first. Left out: none.
     pub peers: Vec<PeerOptions>,
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::sections::Config;
+use crate::domain::policy::FederationMode;
 use crate::domain::units::TextForm;
+use crate::http::options::TlsMode;
 use crate::services::options::Profile;
 
 /// Other gateways take a stream for dead after this silence, unless told otherwise.
@@ -21,6 +23,7 @@ impl Config {
                  listens on loopback only; do not put a proxy in front of it"
                     .to_owned(),
             ),
+            Profile::Prod => self.warn_of_prod(&mut warnings),
         }
         if let Some(tenant) = &self.gateway.default_tenant {
             warnings.push(format!("gateway.default_tenant: requests that name no tenant act as {tenant}"));
@@ -39,13 +42,60 @@ impl Config {
                 USUAL_IDLE_TIMEOUT.write()
             ));
         }
+        self.warn_of_domains(&mut warnings);
         self.warn_of_peers(&mut warnings);
         warnings
     }
 
+    fn warn_of_prod(&self, warnings: &mut Vec<String>) {
+        let limits = &self.limits;
+        if self.server.tls == TlsMode::None {
+            warnings.push(format!(
+                "server.tls is \"none\": only clients on this machine reach {}; set it to \"own\" for others",
+                self.server.listen
+            ));
+        }
+        let rates = [
+            ("failed_logins", limits.failed_logins.is_none()),
+            ("peer", limits.peer.is_none()),
+            ("tenant", limits.tenant.is_none()),
+            ("principal", limits.principal.is_none()),
+        ];
+        let quotas = [
+            ("runs_per_day", limits.runs_per_day == 0),
+            ("concurrent_runs", limits.concurrent_runs == 0),
+            ("stored_bytes", limits.stored_bytes == 0),
+        ];
+        for (unset, consequence) in [
+            (names_of(&rates), "whoever has a credential may ask as often as it likes"),
+            (names_of(&quotas), "one tenant may use up what all of them share"),
+        ] {
+            if !unset.is_empty() {
+                warnings.push(format!("no limit is set by {unset}: {consequence}"));
+            }
+        }
+    }
+
+    fn warn_of_domains(&self, warnings: &mut Vec<String>) {
+        let (mode, foreign) = (self.policy.federation_mode, &self.policy.allowed_foreign_domains);
+        if mode == FederationMode::Strict && !(foreign.is_empty() && self.bridges.is_empty()) {
+            warnings.push(
+                "policy.federation_mode is \"strict\": allowed foreign domains and bridges do nothing before it is \
+                 \"bridging\""
+                    .to_owned(),
+            );
+        }
+        if mode == FederationMode::Open {
+            warnings.push(
+                "policy.federation_mode is \"open\": peers of every domain are taken, whatever bridges say"
+                    .to_owned(),
+            );
+        }
+    }
+
     fn warn_of_peers(&self, warnings: &mut Vec<String>) {
         let on_loopback = self.peers.iter().filter(|peer| is_loopback(&peer.base_url)).count();
-        if on_loopback > 0 {
+        if on_loopback > 0 && self.gateway.profile == Profile::Dev {
             warnings.push(format!("profile dev allows peers on loopback: {on_loopback} configured"));
         }
         for peer in &self.peers {
@@ -60,6 +110,12 @@ impl Config {
             }
         }
     }
+}
+
+/// The limits that are not set, as keys.
+fn names_of(limits: &[(&str, bool)]) -> String {
+    let unset = limits.iter().filter(|(_, is_unset)| *is_unset);
+    unset.map(|(name, _)| format!("limits.{name}")).collect::<Vec<_>>().join(", ")
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -1,7 +1,8 @@
 //! The demo's stage: two gateways and an orchestrator in one process, talking over loopback, leaving nothing behind.
 //!
-//! `left` knows `right` as the peer `stk_right`; `right` has the orchestrator, marked local. What happens on the
-//! stage is told by `causeway demo`.
+//! `left` and `right` are enrolled with each other by public key: between them there is nothing but mutual TLS and
+//! signed requests. `right` has the orchestrator, marked local. What happens on the stage is told by `causeway
+//! demo`.
 
 pub mod orchestrator;
 mod runs;
@@ -20,10 +21,15 @@ use self::orchestrator::{Orchestrator, RUN_TIME};
 use crate::app::{Gateway, StartError};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::domain::grants::Operation;
 use crate::domain::id::{PeerId, TenantId};
-use crate::domain::peer::PeerKind;
+use crate::domain::key::PublicKey;
+use crate::domain::peer::{HealthState, PeerKind};
 use crate::entropy::Entropy;
-use crate::services::options::PeerOptions;
+use crate::keyring::{Keyring, KeyringError};
+use crate::protocol::problem::Problem;
+use crate::services::peer_options::PeerOptions;
+use crate::services::roster::Actor;
 
 /// The gateway a user talks to.
 pub const LEFT: &str = "stk_left";
@@ -63,10 +69,36 @@ pub enum StageError {
         /// Why.
         source: Box<StartError>,
     },
+    /// A gateway's key cannot be made.
+    #[error("the gateway {name} has no key: {source}")]
+    Key {
+        /// Its stack id.
+        name: &'static str,
+        /// Why.
+        source: KeyringError,
+    },
+    /// The gateways do not take each other for who they are.
+    #[error("{at} and {peer} do not know each other: {reason}")]
+    Strangers {
+        /// The gateway that asked.
+        at: &'static str,
+        /// The one it asked.
+        peer: &'static str,
+        /// What came of it.
+        reason: String,
+    },
+}
+
+/// A gateway and the key its peers know it by.
+struct Member {
+    name: &'static str,
+    gateway: Gateway,
+    key: PublicKey,
 }
 
 /// A directory of our own that goes with its owner.
-struct TemporaryDirectory {
+#[derive(Debug)]
+pub(crate) struct TemporaryDirectory {
     path: PathBuf,
 }
 
@@ -77,32 +109,39 @@ impl Stage {
     ///
     /// There is no temporary directory or no port, or a gateway does not start.
     pub async fn set() -> Result<Self, StageError> {
-        let directory = TemporaryDirectory::new()
+        let directory = TemporaryDirectory::new(&std::env::temp_dir(), "causeway-demo")
             .map_err(|source| StageError::Io { what: "no temporary directory can be made", source })?;
         let orchestrator = Orchestrator::start(ANY_PORT, RUN_TIME).await.map_err(|source| {
             StageError::Io { what: "the orchestrator cannot listen on 127.0.0.1", source }
         })?;
-        let local =
-            PeerOptions { local: true, ..peer("orc_right", PeerKind::Orchestrator, orchestrator.address()) };
-        let right = start(RIGHT, "right", local, &directory.path).await?;
-        let beyond = peer(RIGHT, PeerKind::Gateway, right.address());
-        let left = start(LEFT, "left", beyond, &directory.path).await?;
-        Ok(Stage { left, right, orchestrator, _directory: directory })
+        let local = PeerOptions {
+            local: true,
+            region: "right".to_owned(),
+            ..PeerOptions::new(id("orc_right"), url_of("http", orchestrator.address()))
+        };
+        let right = Member::start(RIGHT, "right", vec![local], &directory.path).await?;
+        let left = Member::start(LEFT, "left", Vec::new(), &directory.path).await?;
+        right.enrol(&left, "left", Operation::ForwardIn).await?;
+        left.enrol(&right, "right", Operation::ForwardOut).await?;
+        // Each has asked the other before the user does.
+        left.ask(&right).await?;
+        right.ask(&left).await?;
+        Ok(Stage { left: left.gateway, right: right.gateway, orchestrator, _directory: directory })
     }
 
     /// Where the user's gateway is.
     pub fn left(&self) -> Url {
-        url_of(self.left.address())
+        url_of("http", self.left.address())
     }
 
     /// Where the other gateway is.
     pub fn right(&self) -> Url {
-        url_of(self.right.address())
+        url_of("http", self.right.address())
     }
 
     /// Where runs are executed.
     pub fn orchestrator(&self) -> Url {
-        url_of(self.orchestrator.address())
+        url_of("http", self.orchestrator.address())
     }
 
     /// Stops everything, the callers before those they call.
@@ -114,14 +153,20 @@ impl Stage {
 }
 
 impl TemporaryDirectory {
-    fn new() -> io::Result<Self> {
-        let name = Entropy::from_os().id("causeway-demo", Clock::system().now_ms());
-        let path = std::env::temp_dir().join(name);
+    /// Makes one inside `parent`.
+    pub(crate) fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
+        let name = Entropy::from_os().id(prefix, Clock::system().now_ms());
+        let path = parent.join(name);
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path)?;
         Ok(TemporaryDirectory { path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 }
 
@@ -132,34 +177,81 @@ impl Drop for TemporaryDirectory {
     }
 }
 
-async fn start(
-    name: &'static str,
-    region: &str,
-    peer: PeerOptions,
-    directory: &Path,
-) -> Result<Gateway, StageError> {
-    let mut config = Config::default();
-    config.gateway.stack_id = PeerId::parse(name).expect("a valid id");
-    config.gateway.region = region.to_owned();
-    config.gateway.environment = "demo".to_owned();
-    config.gateway.default_tenant = Some(TenantId::parse(DEMO_TENANT).expect("a valid id"));
-    config.gateway.data_dir = directory.join(region);
-    // Named, so that no index of the working directory is taken up.
-    config.gateway.forward_index_file = Some(directory.join(format!("{region}-forward-index.json")));
-    config.server.listen = ANY_PORT;
-    config.server.shutdown_timeout = SHUTDOWN_TIMEOUT;
-    config.peers = vec![peer];
-    Gateway::start(config).await.map_err(|source| StageError::Gateway { name, source: Box::new(source) })
+impl Member {
+    /// Makes the gateway's key, and starts it with a door for clients and one for peers.
+    async fn start(
+        name: &'static str,
+        region: &str,
+        peers: Vec<PeerOptions>,
+        directory: &Path,
+    ) -> Result<Self, StageError> {
+        let data_dir = directory.join(region);
+        let mut seed = [0; 32];
+        Entropy::from_os().fill(&mut seed);
+        let keyring =
+            Keyring::open(&data_dir, None, &seed).map_err(|source| StageError::Key { name, source })?;
+        let mut config = Config::default();
+        config.gateway.stack_id = id(name);
+        config.gateway.region = region.to_owned();
+        config.gateway.environment = "demo".to_owned();
+        config.gateway.default_tenant = Some(TenantId::parse(DEMO_TENANT).expect("a valid id"));
+        config.gateway.data_dir = data_dir;
+        // Named, so that no index of the working directory is taken up.
+        config.gateway.forward_index_file = Some(directory.join(format!("{region}-forward-index.json")));
+        config.server.listen = ANY_PORT;
+        config.server.shutdown_timeout = SHUTDOWN_TIMEOUT;
+        config.peering.listen = Some(ANY_PORT);
+        config.peering.require_mtls = true;
+        config.peers = peers;
+        let gateway = Gateway::start(config)
+            .await
+            .map_err(|source| StageError::Gateway { name, source: Box::new(source) })?;
+        Ok(Member { name, gateway, key: *keyring.keys().present.public() })
+    }
+
+    /// Enrols another gateway here by its key, for one thing.
+    async fn enrol(&self, other: &Member, region: &str, operation: Operation) -> Result<(), StageError> {
+        let address = other.gateway.peer_address().expect("every member has a door for peers");
+        let peer = PeerOptions {
+            kind: PeerKind::Gateway,
+            region: region.to_owned(),
+            public_key: Some(other.key),
+            operations: vec![operation],
+            ..PeerOptions::new(id(other.name), url_of("https", address))
+        };
+        let by = Actor {
+            tenant: String::new(),
+            subject: "operator:demo".to_owned(),
+            correlation_id: String::new(),
+        };
+        let enrolled = self.gateway.roster().enrol(peer, &by).await;
+        enrolled.map(drop).map_err(|problem| self.strange(other, problem))
+    }
+
+    /// Asks another gateway how it is: each must prove to the other who it is.
+    async fn ask(&self, other: &Member) -> Result<(), StageError> {
+        let asked = self.gateway.roster().verify(&id(other.name)).await;
+        let health = asked.map_err(|problem| self.strange(other, problem))?.health();
+        match health.state {
+            HealthState::Healthy => Ok(()),
+            state => {
+                let reason = health.reason.unwrap_or_else(|| state.as_str().to_owned());
+                Err(StageError::Strangers { at: self.name, peer: other.name, reason })
+            }
+        }
+    }
+
+    fn strange(&self, other: &Member, problem: Problem) -> StageError {
+        StageError::Strangers { at: self.name, peer: other.name, reason: problem.message }
+    }
 }
 
-/// A peer of the stage; all of them are on the right.
-fn peer(name: &str, kind: PeerKind, address: SocketAddr) -> PeerOptions {
-    let peer = PeerOptions::new(PeerId::parse(name).expect("a valid id"), url_of(address));
-    PeerOptions { kind, region: "right".to_owned(), ..peer }
+fn id(name: &str) -> PeerId {
+    PeerId::parse(name).expect("a valid id")
 }
 
-fn url_of(address: SocketAddr) -> Url {
-    Url::parse(&format!("http://{address}")).expect("an address makes a URL")
+fn url_of(scheme: &str, address: SocketAddr) -> Url {
+    Url::parse(&format!("{scheme}://{address}")).expect("an address makes a URL")
 }
 
 #[cfg(test)]
@@ -168,7 +260,8 @@ mod tests {
 
     #[test]
     fn nothing_is_left_behind() {
-        let directory = TemporaryDirectory::new().expect("a directory");
+        let parent = std::env::temp_dir();
+        let directory = TemporaryDirectory::new(&parent, "causeway-demo-test").expect("a directory");
         let path = directory.path.clone();
         fs::write(path.join("file"), "x").expect("a file");
         drop(directory);

@@ -11,8 +11,8 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::{CONTENT_TYPE as PROBLEM_JSON, Problem};
 
-/// How a caller of profile `dev` says who it is. HTTP asks for a challenge with every 401.
-const CHALLENGE: &str = "X-Tenant-Id realm=\"causeway\"";
+/// HTTP asks for a challenge with every 401.
+const CHALLENGE: &str = "Bearer realm=\"causeway\"";
 
 /// A handler's error.
 #[derive(Debug)]
@@ -58,6 +58,11 @@ pub(super) fn render(
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
     if let Some(after_ms) = problem.retry_after_ms.or(default_wait_ms(problem.code)) {
         fields.insert(RETRY_AFTER, HeaderValue::from(headers::retry_after_seconds(after_ms)));
+    }
+    for (name, value) in &problem.headers {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            fields.insert(*name, value);
+        }
     }
     if problem.code.status() == 401 {
         fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));

@@ -11,7 +11,7 @@ use futures_util::stream;
 
 use super::accept::{Representation, representation};
 use super::error::ApiError;
-use super::extract::{Context, Query, credentials};
+use super::extract::{Context, Known, Query};
 use super::reply;
 use super::state::State;
 use super::streams::StreamSlot;
@@ -33,29 +33,39 @@ const CURSOR_NAMES: [&str; 3] = ["from_sequence", "after_sequence", "starting_af
 pub(super) async fn follow(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Path(run_id): Path<String>,
     uri: Uri,
     sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::ReadEvents)?;
+    let caller = state.admission.admit(&known, None, Action::ReadEvents, None, &context.correlation_id)?;
     let wanted = representation(&sent).ok_or_else(not_acceptable)?;
     let query = Query::of(&uri);
     let format = if wanted == Representation::Ndjson { Format::Ndjson } else { Format::Sse };
     let request = FollowRequest {
-        after: start_after(&query, &sent)?,
+        after: ticket_cursor(&known, &run_id)?.map_or_else(|| start_after(&query, &sent), Ok)?,
         format,
         live: query.one_of("follow", true, &[("true", true), ("false", false)])?,
         skip_gaps: query.one_of("on_gap", false, &[("fail", false), ("skip", true)])?,
     };
     let limit = query.limit(limits::EVENTS_PAGE_DEFAULT, limits::EVENTS_PAGE)?;
-    let run = state.runs.find(&caller.tenant, &run_id).await?;
+    let run = state.runs.find(&caller, &run_id).await?;
     if wanted == Representation::Page {
         return page(&state, &context, &run, request, limit).await;
     }
     let slot = state.slots.take(&caller)?;
-    match state.follow.open(&run, request, &context.correlation_id).await? {
+    match state.follow.open(&run, request, &caller, &context.correlation_id).await? {
         Opened::NothingMore(at) => Ok(described(StatusCode::NO_CONTENT.into_response(), &at)),
         Opened::Flow(at, flow) => Ok(described(streaming(format, *flow, slot), &at)),
+    }
+}
+
+/// A stream ticket is for one run, and may be for one cursor.
+fn ticket_cursor(known: &Known, run_id: &str) -> Result<Option<u64>, Problem> {
+    match known.only() {
+        None => Ok(None),
+        Some((run, after)) if run.as_str() == run_id => Ok(*after),
+        Some(_) => Err(Problem::new(ErrorCode::TicketInvalid, "the stream ticket is for another run")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a handler takes from a request: its context, its caller's credentials, its query, its body.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,12 +15,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::ApiError;
-use crate::domain::id::is_id;
+use super::state::State;
+use crate::domain::id::{RunId, is_id};
 use crate::domain::limits;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::Problem;
-use crate::services::admission::Credentials;
+use crate::services::identity::{Identity, Who};
 
 /// What follows a request over all hops.
 #[derive(Debug, Clone)]
@@ -39,10 +41,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Context {
     }
 }
 
-/// The credentials a request shows. A header that is no text counts as empty, which admits nobody.
-pub(super) fn credentials(sent: &HeaderMap) -> Credentials<'_> {
-    let text = |name: &str| sent.get(name).map(|value| value.to_str().unwrap_or(""));
-    Credentials { tenant: text(headers::TENANT), principal: text(headers::PRINCIPAL) }
+/// Who calls, as the authentication layer found out before any handler ran.
+pub(super) struct Known(Arc<Identity>);
+
+impl Known {
+    /// The one run and cursor a stream ticket is for.
+    pub(super) fn only(&self) -> Option<&(RunId, Option<u64>)> {
+        match &self.0.who {
+            Who::Client(client) => client.only.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl std::ops::Deref for Known {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.0
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Known {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        // A route outside the authentication layer has no callers.
+        let unknown = || Problem::new(ErrorCode::InternalError, "the caller was not asked who it is");
+        Ok(Known(parts.extensions.get::<Arc<Identity>>().cloned().ok_or_else(unknown)?))
+    }
 }
 
 /// Query parameters, decoded, in order.
@@ -166,9 +193,9 @@ pub(super) fn method_not_allowed(allowed: &[&str]) -> Problem {
     Problem::new(ErrorCode::MethodNotAllowed, message).with("allowed", allowed)
 }
 
-/// Reads a body within its bounds.
+/// Reads a body within its bounds, and only the one that was signed.
 pub(super) async fn read_body(
-    sent: &HeaderMap,
+    (known, sent): (&Known, &HeaderMap),
     body: Body,
     limit: usize,
     timeout: Duration,
@@ -179,7 +206,11 @@ pub(super) async fn read_body(
     }
     let read = Limited::new(body, limit).collect();
     match tokio::time::timeout(timeout, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Ok(collected)) => {
+            let bytes = collected.to_bytes();
+            known.check_body(&bytes)?;
+            Ok(bytes)
+        }
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
             let message = format!("the body may have at most {limit} bytes");
             Err(Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", limit))
@@ -194,6 +225,26 @@ pub(super) async fn read_body(
             Err(Problem::new(ErrorCode::RequestTimeout, message))
         }
     }
+}
+
+/// Reads a small JSON body into what a handler expects; an empty one counts as `{}`. Anything else must say
+/// that it is JSON, as everywhere.
+pub(super) async fn read_json<T: serde::de::DeserializeOwned>(
+    state: &State,
+    (known, sent): (&Known, &HeaderMap),
+    body: Body,
+) -> Result<T, Problem> {
+    let bytes = read_body((known, sent), body, state.options.max_body, state.options.body_timeout).await?;
+    let is_empty = bytes.trim_ascii().is_empty();
+    if !is_empty {
+        require_json(sent).map_err(|ApiError(problem)| problem)?;
+    }
+    let text: &[u8] = if is_empty { b"{}" } else { &bytes };
+    serde_json::from_slice(text).map_err(|error| {
+        let code = if error.is_data() { ErrorCode::InvalidRequest } else { ErrorCode::InvalidJson };
+        let reason = limits::clean_reason(&error.to_string());
+        Problem::new(code, format!("the body is not as it must be: {reason}")).with("field", "body")
+    })
 }
 
 /// The idempotency key of a request: header and body must agree where both are given.

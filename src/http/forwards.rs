@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, credentials, idempotency_key, read_body, require_json, via};
+use super::extract::{Context, Known, idempotency_key, read_body, require_json, via};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
@@ -26,14 +26,21 @@ use crate::services::forward::{AttemptRecord, ForwardCommand, ForwardRecord, Tar
 pub(super) async fn create(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     require_json(&sent)?;
-    let bytes = read_body(&sent, body, state.options.max_body, state.options.body_timeout).await?;
+    let bytes = read_body((&known, &sent), body, state.options.max_body, state.options.body_timeout).await?;
     let request = ForwardRequest::parse(&json_fields::normalised(&bytes)?)?;
     let claimed = request.claimed_tenant.as_deref();
-    let caller = state.admission.admit(credentials(&sent), claimed, Action::CreateRun)?;
+    let caller = state.admission.admit(
+        &known,
+        claimed,
+        Action::CreateRun,
+        Some(request.run.agent.as_str()),
+        &context.correlation_id,
+    )?;
     let traces = [context.traceparent.as_deref(), request.traceparent.as_deref()];
     let command = ForwardCommand {
         caller,
@@ -89,14 +96,14 @@ fn accepted(context: &Context, record: &ForwardRecord) -> Response {
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Path(forward_id): Path<String>,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
+    let caller = state.admission.admit(&known, None, Action::ReadRuns, None, &context.correlation_id)?;
     let id = ForwardId::parse(&forward_id).map_err(|_| {
         Problem::new(ErrorCode::NotFound, "there is no such forward").with("field", "forward_id")
     })?;
-    let record = state.forwarder.find(&caller.tenant, &id).await?;
+    let record = state.forwarder.find(&caller, &id).await?;
     Ok(reply::json(StatusCode::OK, &context, json!({ "forward": view(&record) })))
 }
 

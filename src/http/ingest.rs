@@ -7,7 +7,7 @@ use axum::http::header::HeaderMap;
 use axum::response::Response;
 
 use super::error::ApiError;
-use super::extract::{Context, credentials, media_type, read_body, require_json, unsupported};
+use super::extract::{Context, Known, media_type, read_body, require_json, unsupported};
 use super::reply;
 use super::state::State;
 use crate::services::admission::Action;
@@ -17,6 +17,7 @@ use crate::services::ingest;
 pub(super) async fn push(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -25,10 +26,16 @@ pub(super) async fn push(
         require_json(&sent).map_err(|_| unsupported(&["application/json", "application/x-ndjson"]))?;
     }
     let options = &state.options;
-    let bytes = read_body(&sent, body, options.max_ingest_body, options.body_timeout).await?;
+    let bytes = read_body((&known, &sent), body, options.max_ingest_body, options.body_timeout).await?;
     let parsed = if lines { ingest::parse_ndjson(&bytes)? } else { ingest::parse_json(&bytes)? };
     let claimed = parsed.claimed_tenant.clone();
-    let caller = state.admission.admit(credentials(&sent), claimed.as_deref(), Action::IngestEvents)?;
-    let answer = state.ingest.push(&caller, parsed).await?;
+    let caller = state.admission.admit(
+        &known,
+        claimed.as_deref(),
+        Action::IngestEvents,
+        None,
+        &context.correlation_id,
+    )?;
+    let answer = state.ingest.push(&caller, parsed, &context.correlation_id).await?;
     Ok(reply::json(StatusCode::OK, &context, serde_json::to_value(answer).unwrap_or_default()))
 }

@@ -18,6 +18,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use super::error::{ApiError, render, take_problem};
 use super::extract::Context;
 use super::state::State;
+use crate::domain::api_token::PresentedToken;
 use crate::metrics::{RequestLabels, RouteLabel};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
@@ -34,7 +35,7 @@ pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, n
     let context = context_of(&state, &request);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let path = request.uri().path().to_owned();
+    let path = without_tokens(request.uri().path());
     request.extensions_mut().insert(context.clone());
     let response = match refuse_head(&request) {
         Some(problem) => ApiError(problem).into_response(),
@@ -47,6 +48,12 @@ pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, n
     tracing::debug!(method = %method, path, status = response.status().as_u16(),
         duration_ms = took.as_millis() as u64, correlation_id = context.correlation_id, "request answered");
     response
+}
+
+/// A path as the log may show it: whoever puts a token there by mistake does not find it in a log.
+fn without_tokens(path: &str) -> String {
+    let shown = |segment| if PresentedToken::parse(segment).is_some() { "<token>" } else { segment };
+    path.split('/').map(shown).collect::<Vec<_>>().join("/")
 }
 
 /// What the connection's own bound, which is on what it buffers, lets through.
@@ -128,16 +135,23 @@ pub(super) fn cors(origins: &[String]) -> Option<CorsLayer> {
         headers::REQUEST_ID,
         headers::IDEMPOTENCY_REPLAYED,
         "retry-after",
+        "ratelimit",
+        "ratelimit-policy",
+        "www-authenticate",
         "location",
         "link",
     ];
     let allowed = [
+        "authorization",
+        "x-api-key",
         headers::TENANT,
         headers::PRINCIPAL,
         headers::CORRELATION_ID,
         headers::IDEMPOTENCY_KEY,
         headers::LAST_EVENT_ID,
         headers::TRACEPARENT,
+        "authorization",
+        "x-api-key",
         "content-type",
         "prefer",
     ];

@@ -1,6 +1,7 @@
 //! The server: axum lives here and nowhere else. Handlers extract, call one service, shape the answer.
 
 mod accept;
+mod authenticate;
 mod error;
 mod events;
 mod extract;
@@ -9,6 +10,7 @@ mod guard;
 mod ingest;
 mod layers;
 pub mod openapi;
+mod operators;
 mod ops;
 pub mod options;
 mod orchestrator;
@@ -20,6 +22,9 @@ mod serve;
 mod state;
 mod streams;
 
-pub use self::router::{ROUTES, admin_router, router};
-pub use self::serve::{Listening, serve};
+pub use axum::Router;
+
+pub use self::router::{ROUTES, admin_router, control_router, peer_router, router};
+pub use self::serve::{Entrance, House, Listening, serve, serve_control};
 pub use self::state::{GatewayIdentity, Services};
+pub use self::streams::StreamSlots;

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::extract::Context;
+use super::extract::{Context, Known};
 use super::reply;
 use super::state::State;
 use crate::protocol::error_code::ErrorCode;
@@ -31,7 +31,7 @@ pub(super) async fn readyz(Shared(state): Shared<State>, context: Context) -> Re
 }
 
 async fn ready(state: &State) -> Result<(), Problem> {
-    let draining = state.tasks.draining().is_cancelled();
+    let draining = !state.tasks.takes_work();
     let written = state.sweep.store.check_writable().await;
     let log_reason = written.as_ref().err().map(ToString::to_string);
     if log_reason.is_none() && !draining {
@@ -39,11 +39,11 @@ async fn ready(state: &State) -> Result<(), Problem> {
     }
     let (code, message) = match &log_reason {
         Some(reason) => (ErrorCode::Unavailable, format!("the event log cannot be written: {reason}")),
-        None => (ErrorCode::Draining, "the gateway is shutting down".to_owned()),
+        None => (ErrorCode::Draining, "the gateway takes no new work".to_owned()),
     };
     let checks = json!([
         { "name": "event_log", "ok": log_reason.is_none(), "reason": log_reason },
-        { "name": "draining", "ok": !draining, "reason": draining.then_some("shutting down") },
+        { "name": "draining", "ok": !draining, "reason": draining.then_some("new work is held off") },
     ]);
     Err(Problem::new(code, message).with("checks", checks).retry_after(Duration::from_secs(5)))
 }
@@ -70,10 +70,20 @@ async fn health(state: &State, context: &Context, service: &str) -> Result<Respo
     Ok(reply::json(StatusCode::OK, context, body))
 }
 
+/// The same, for operators only.
+pub(super) async fn metrics_for_operators(
+    shared: Shared<State>,
+    context: Context,
+    known: Known,
+) -> Result<Response, ApiError> {
+    shared.0.operator(&known, &context)?;
+    Ok(metrics(shared).await)
+}
+
 /// Every metric, in the OpenMetrics text format.
 pub(super) async fn metrics(Shared(state): Shared<State>) -> Response {
     state.sweep.measure();
-    state.metrics.draining.set(i64::from(state.tasks.draining().is_cancelled()));
+    state.metrics.draining.set(i64::from(!state.tasks.takes_work()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, kind)], state.metrics.page()).into_response()
 }

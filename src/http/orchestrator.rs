@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Named, ToCancel, credentials, idempotency_key, read_body, require_json, via};
+use super::extract::{Context, Known, Named, ToCancel, idempotency_key, read_body, require_json, via};
 use super::forwards::replayed;
 use super::reply;
 use super::runs::segment;
@@ -30,6 +30,7 @@ use crate::services::runs::RunRecord;
 pub(super) async fn create(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Path(agent_id): Path<String>,
     sent: HeaderMap,
     body: Body,
@@ -38,9 +39,15 @@ pub(super) async fn create(
     let agent = AgentId::parse(&agent_id).map_err(|error| {
         Problem::new(ErrorCode::InvalidRequest, format!("`agent_id` {error}")).with("field", "agent_id")
     })?;
-    let bytes = read_body(&sent, body, state.options.max_body, state.options.body_timeout).await?;
+    let bytes = read_body((&known, &sent), body, state.options.max_body, state.options.body_timeout).await?;
     let request = RunRequest::parse_create(&json_fields::normalised(&bytes)?, agent)?;
-    let caller = state.admission.admit(credentials(&sent), None, Action::CreateRun)?;
+    let caller = state.admission.admit(
+        &known,
+        None,
+        Action::CreateRun,
+        Some(request.agent.as_str()),
+        &context.correlation_id,
+    )?;
     let command = ForwardCommand {
         caller,
         meaning: request.meaning(),
@@ -96,11 +103,11 @@ fn run_object(
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Named(run_id): Named,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
-    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let caller = state.admission.admit(&known, None, Action::ReadRuns, None, &context.correlation_id)?;
+    let record = state.runs.find(&caller, &run_id).await?;
     if let Some(reason) = &record.lost_reason {
         return Err(Problem::new(ErrorCode::RunLost, reason.clone()).into());
     }
@@ -112,11 +119,11 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Path(run_id): Path<String>,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::CancelRun)?;
-    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let caller = state.admission.admit(&known, None, Action::CancelRun, None, &context.correlation_id)?;
+    let record = state.runs.find(&caller, &run_id).await?;
     let home = state.runs.cancel(&caller, &record, &context.correlation_id).await?;
     Ok(reply::json(StatusCode::OK, &context, json!({ "run": face(&record, Some(&home)) })))
 }
@@ -125,10 +132,10 @@ pub(super) async fn cancel(
 pub(super) async fn cancel_by_verb(
     shared: Shared<State>,
     context: Context,
+    known: Known,
     ToCancel(run_id): ToCancel,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    cancel(shared, context, Path(run_id), sent).await
+    cancel(shared, context, known, Path(run_id)).await
 }
 
 fn face(record: &RunRecord, home: Option<&HomeRun>) -> Value {

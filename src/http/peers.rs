@@ -2,35 +2,53 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State as Shared};
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, State as Shared};
 use axum::http::header::HeaderMap;
-use axum::http::{StatusCode, Uri};
-use axum::response::Response;
+use axum::http::request::Parts;
+use axum::http::{Extensions, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Query, credentials};
+use super::extract::{Context, Known, Query, method_not_allowed, read_json};
 use super::reply;
+use super::runs::segment;
 use super::state::State;
 use crate::clock::{millis, rfc3339};
 use crate::domain::id::PeerId;
 use crate::domain::limits;
 use crate::domain::peer::FEATURES;
+use crate::domain::policy::Standing;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
+use crate::protocol::proof;
 use crate::services::admission::Action;
-use crate::services::peers::Peer;
+use crate::services::identity::{Arrival, Door, Who};
+use crate::services::options::Profile;
+use crate::services::peer::Peer;
+use crate::services::peer_options::PeerOptions;
 
 /// Who this gateway is, as AgentOS says it.
-pub(super) async fn info(Shared(state): Shared<State>, context: Context) -> Result<Response, ApiError> {
+pub(super) async fn info(
+    Shared(state): Shared<State>,
+    context: Context,
+    known: Known,
+) -> Result<Response, ApiError> {
+    state.admission.admit_untenanted(&known, Action::ReadPeers, &context.correlation_id)?;
     let identity = &state.identity;
     let local = state.peers.local().map(|peer| peer.options.base_url.to_string()).unwrap_or_default();
     let body = json!({ "peer": {
         "stack_id": identity.stack_id,
         "environment": identity.environment,
         "region": identity.region,
+        "domain": identity.domain,
+        "instance_id": identity.instance,
+        "policy_digest": identity.policy_digest,
+        "public_key": state.own_keys.keys().present.public(),
         "api_versions": ["v1"],
         "endpoints": {
             "agent-orchestrator_base_url": if local.is_empty() { "" } else { "/" },
@@ -49,9 +67,11 @@ pub(super) async fn info(Shared(state): Shared<State>, context: Context) -> Resu
 pub(super) async fn capabilities(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
 ) -> Result<Response, ApiError> {
+    state.admission.admit_untenanted(&known, Action::ReadPeers, &context.correlation_id)?;
     let options = &state.options;
-    let body = json!({
+    let mut body = json!({
         "capabilities": {
             "supports": {
                 "runs_forward": true,
@@ -76,27 +96,47 @@ pub(super) async fn capabilities(
         "idempotency_retention_ms": state.identity.idempotency_retention_ms,
         "replay_window_ms": state.identity.replay_window_ms,
         "event_backhaul": { "mode": "sse_proxy" },
+        "domain": state.identity.domain,
+        "instance_id": state.identity.instance,
+        "policy_digest": state.identity.policy_digest,
     });
+    if let Who::Peer(peer) = &known.who {
+        prove(&state, &known, peer, &mut body);
+    }
     Ok(reply::json(StatusCode::OK, &context, body))
 }
 
-/// Lists the configured peers.
+/// Tells an enrolled gateway that it is known, proves who answers, and announces the key to come.
+fn prove(state: &State, known: &Known, peer: &Peer, body: &mut Value) {
+    let own = state.identity.stack_id.as_str();
+    let keys = state.own_keys.keys();
+    body["you"] = Value::from(peer.id().as_str());
+    if let Some(claim) = &known.claim {
+        let proof = proof::make(&keys.present, (own, peer.id().as_str()), &claim.nonce);
+        body["proof"] = Value::from(proof);
+    }
+    body["key_succession"] = serde_json::to_value(keys.succession(own)).unwrap_or_default();
+}
+
+/// Lists the enrolled peers.
 pub(super) async fn list(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     uri: Uri,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    state.admission.admit(credentials(&sent), None, Action::ReadPeers)?;
+    state.admission.admit_untenanted(&known, Action::ReadPeers, &context.correlation_id)?;
     let query = Query::of(&uri);
     let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
     let after = query.find("cursor")?.map(open_cursor).transpose()?;
-    let is_left = |peer: &&Arc<Peer>| after.as_ref().is_none_or(|after| peer.id() > after);
-    let mut left: Vec<&Arc<Peer>> = state.peers.all().iter().filter(is_left).collect();
+    let is_left =
+        |peer: &&Arc<Peer>| may_see(&known, peer) && after.as_ref().is_none_or(|after| peer.id() > after);
+    let all = state.peers.all();
+    let mut left: Vec<&Arc<Peer>> = all.iter().filter(is_left).collect();
     let more = left.len() > limit as usize;
     left.truncate(limit as usize);
     let next = left.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(last.id().as_str()));
-    let items: Vec<Value> = left.iter().map(|peer| view(&state, peer)).collect();
+    let items: Vec<Value> = left.iter().map(|peer| view(&state, &known, peer)).collect();
     let response = reply::json(StatusCode::OK, &context, json!({ "items": items, "next_cursor": next }));
     Ok(match next {
         None => response,
@@ -120,18 +160,49 @@ fn open_cursor(cursor: &str) -> Result<PeerId, Problem> {
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
-    Path(peer_id): Path<String>,
-    sent: HeaderMap,
+    known: Known,
+    PeerNamed(peer_id): PeerNamed,
 ) -> Result<Response, ApiError> {
-    state.admission.admit(credentials(&sent), None, Action::ReadPeers)?;
-    let peer = PeerId::parse(&peer_id).ok().and_then(|id| state.peers.find(&id)).ok_or_else(|| {
-        Problem::new(ErrorCode::PeerNotFound, "there is no such peer").with("field", "peer_id")
-    })?;
-    Ok(reply::json(StatusCode::OK, &context, json!({ "peer": view(&state, peer) })))
+    state.admission.admit_untenanted(&known, Action::ReadPeers, &context.correlation_id)?;
+    let found = state.peers.find(&parse_id(&peer_id)?);
+    let peer = found.filter(|peer| may_see(&known, peer)).ok_or_else(no_such_peer)?;
+    Ok(reply::json(StatusCode::OK, &context, json!({ "peer": view(&state, &known, &peer) })))
 }
 
-fn view(state: &State, peer: &Peer) -> Value {
-    let health = peer.health();
+/// A client sees the peers its tenant may use, a peer itself, an operator all.
+fn may_see(known: &Known, peer: &Peer) -> bool {
+    match &known.who {
+        Who::Operator { .. } | Who::Unproven => true,
+        Who::Client(client) => peer.enrolment.grants.has_tenant(client.tenant.as_str()),
+        Who::Peer(own) => own.id() == peer.id(),
+    }
+}
+
+/// A peer as the caller may know it: whom else it serves, and how it proves itself, is not for clients.
+fn view(state: &State, known: &Known, peer: &Peer) -> Value {
+    let mut shown = common_view(state, peer);
+    if matches!(known.who, Who::Client(_)) {
+        return shown;
+    }
+    shown["identity"] = json!({
+        "public_keys": peer.keys(),
+        "certificate": peer.options.certificate,
+        "tls_name": peer.options.tls_name,
+    });
+    shown["grants"] = json!({
+        "operations": peer.options.operations,
+        "tenants": peer.enrolment.grants.tenants,
+        "agents": peer.enrolment.grants.agents,
+        "allowed_addresses": peer.options.allowed_addresses,
+    });
+    if !matches!(known.who, Who::Peer(_)) {
+        shown["entry"] = serde_json::to_value(&peer.options).unwrap_or_default();
+    }
+    shown
+}
+
+fn common_view(state: &State, peer: &Peer) -> Value {
+    let (health, decided) = (peer.health(), peer.decided());
     let retry_at = peer.retry_in().map(|wait| rfc3339(state.clock.now_ms() + millis(wait)));
     json!({
         "peer_id": peer.id(),
@@ -147,8 +218,189 @@ fn view(state: &State, peer: &Peer) -> Value {
             "checked_at": health.checked_at_ms.map(rfc3339),
             "retry_at": retry_at,
         },
+        "name": peer.options.name,
+        "domain": peer.enrolment.domain,
+        "standing": decided.standing.as_str(),
+        "standing_reason": decided.reason,
+        "source": if peer.enrolment.is_configured { "configuration" } else { "enrolled" },
+        "config_drift": peer.enrolment.domain == state.identity.domain
+            && peer.policy_digest().is_some_and(|digest| digest != state.identity.policy_digest),
         "capabilities": peer.capability_names(),
         "in_flight": peer.in_flight(),
         "streams": state.runs.streams_of(peer.id()),
     })
+}
+
+pub(super) fn parse_id(text: &str) -> Result<PeerId, Problem> {
+    PeerId::parse(text).map_err(|_| no_such_peer())
+}
+
+pub(super) fn no_such_peer() -> Problem {
+    Problem::new(ErrorCode::PeerNotFound, "there is no such peer").with("field", "peer_id")
+}
+
+/// Enrols a peer.
+pub(super) async fn enrol(
+    Shared(state): Shared<State>,
+    context: Context,
+    known: Known,
+    sent: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let by = state.operator(&known, &context)?;
+    let options = read_entry(&state, (&known, &sent), body).await?;
+    let roster = state.roster.clone();
+    let peer = state.see_through(async move { roster.enrol(options, &by).await }).await?;
+    let response = reply::json(StatusCode::CREATED, &context, json!({ "peer": view(&state, &known, &peer) }));
+    Ok(reply::with_header(
+        response,
+        "location",
+        &format!("/v1/federation/peers/{}", segment(peer.id().as_str())),
+    ))
+}
+
+/// Changes an enrolled peer's entry.
+pub(super) async fn update(
+    Shared(state): Shared<State>,
+    context: Context,
+    known: Known,
+    PeerNamed(peer_id): PeerNamed,
+    sent: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let by = state.operator(&known, &context)?;
+    let options = read_entry(&state, (&known, &sent), body).await?;
+    if options.peer_id != parse_id(&peer_id)? {
+        let message = "`peer_id` is not the peer of the path: an id does not change";
+        return Err(Problem::new(ErrorCode::InvalidRequest, message).with("field", "peer_id").into());
+    }
+    let roster = state.roster.clone();
+    let peer = state.see_through(async move { roster.update(options, &by).await }).await?;
+    Ok(reply::json(StatusCode::OK, &context, json!({ "peer": view(&state, &known, &peer) })))
+}
+
+/// Removes an enrolled peer.
+pub(super) async fn remove(
+    Shared(state): Shared<State>,
+    context: Context,
+    known: Known,
+    PeerNamed(peer_id): PeerNamed,
+) -> Result<Response, ApiError> {
+    let by = state.operator(&known, &context)?;
+    let (roster, id) = (state.roster.clone(), parse_id(&peer_id)?);
+    state.see_through(async move { roster.remove(&id, &by).await }).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Why a peer's standing changes.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ReasonBody {
+    reason: Option<String>,
+}
+
+/// What can be done with a peer, written after its id.
+const VERBS: [&str; 4] = ["revoke", "drain", "reinstate", "verify"];
+
+/// The verb a path literally ends in: an id may end like it, percent-encoded.
+fn verb_of(path: &str) -> Option<&'static str> {
+    let (_, written) = path.rsplit_once(':')?;
+    VERBS.into_iter().find(|verb| *verb == written)
+}
+
+/// The peer of a path that ends in `{peer_id}` and no verb.
+pub(super) struct PeerNamed(String);
+
+impl FromRequestParts<State> for PeerNamed {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Response> {
+        if verb_of(parts.uri.path()).is_some() {
+            return Err(other_method(state, &parts.uri, &parts.extensions).into_response());
+        }
+        let named = Path::<String>::from_request_parts(parts, state).await;
+        named.map(|Path(peer_id)| PeerNamed(peer_id)).map_err(IntoResponse::into_response)
+    }
+}
+
+/// The refusal of a method on a path that names a peer, with or without a verb.
+pub(super) async fn refuse_method(
+    Shared(state): Shared<State>,
+    uri: Uri,
+    extensions: Extensions,
+) -> ApiError {
+    other_method(&state, &uri, &extensions)
+}
+
+fn other_method(state: &State, uri: &Uri, extensions: &Extensions) -> ApiError {
+    let problem = match (verb_of(uri.path()), serves_operators(state, extensions)) {
+        (Some(_), true) => method_not_allowed(&["POST"]),
+        (Some(_), false) => super::router::nothing_here(),
+        (None, true) => method_not_allowed(&["GET", "HEAD", "PUT", "DELETE"]),
+        (None, false) => method_not_allowed(&["GET", "HEAD"]),
+    };
+    problem.into()
+}
+
+/// True where operators are served: not at the peers' door, nor at the front door when they have their own.
+pub(super) fn serves_operators(state: &State, extensions: &Extensions) -> bool {
+    match extensions.get::<Arc<Arrival>>().map(|arrival| arrival.door) {
+        Some(Door::Peers) => false,
+        Some(Door::Admin | Door::Control) => true,
+        Some(Door::Public) | None => state.options.admin_listen.is_none(),
+    }
+}
+
+/// `POST …/{peer_id}:revoke`, `:drain`, `:reinstate` and `:verify`.
+pub(super) async fn by_verb(
+    Shared(state): Shared<State>,
+    context: Context,
+    known: Known,
+    uri: Uri,
+    Path(segment): Path<String>,
+    sent: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let Some(verb) = verb_of(uri.path()) else {
+        return Err(method_not_allowed(&["GET", "HEAD", "PUT", "DELETE"]).into());
+    };
+    let by = state.operator(&known, &context)?;
+    let id = parse_id(segment.strip_suffix(&format!(":{verb}")).unwrap_or(&segment))?;
+    let standing = match verb {
+        "revoke" => Standing::Revoked,
+        "drain" => Standing::Draining,
+        "reinstate" => Standing::Active,
+        _ => {
+            let peer = state.roster.verify(&id).await?;
+            return Ok(reply::json(StatusCode::OK, &context, json!({ "peer": view(&state, &known, &peer) })));
+        }
+    };
+    let body: ReasonBody = read_json(&state, (&known, &sent), body).await?;
+    let reason = body.reason.unwrap_or_default();
+    if reason.len() > limits::LABEL_BYTES || reason.chars().any(char::is_control) {
+        let message = "`reason` has at most 128 bytes and no control characters";
+        return Err(Problem::new(ErrorCode::InvalidRequest, message).with("field", "reason").into());
+    }
+    let roster = state.roster.clone();
+    let changed = async move { roster.set_standing(&id, standing, &reason, &by).await };
+    let peer = state.see_through(changed).await?;
+    Ok(reply::json(StatusCode::OK, &context, json!({ "peer": view(&state, &known, &peer) })))
+}
+
+async fn read_entry(
+    state: &State,
+    request: (&Known, &HeaderMap),
+    body: Body,
+) -> Result<PeerOptions, Problem> {
+    let door = request.0.door;
+    let mut options: PeerOptions = read_json(state, request, body).await?;
+    // A file of this machine, to be sent to a place of the caller's choice: only for who can read it anyway.
+    if options.token_file.is_some() && door != Door::Control && state.admission.profile() == Profile::Prod {
+        let message = "token_file names a file of the gateway's machine: enrol such a peer there";
+        return Err(Problem::new(ErrorCode::PolicyDenied, message).with("field", "token_file"));
+    }
+    options
+        .read_token()
+        .map_err(|message| Problem::new(ErrorCode::InvalidRequest, message).with("field", "token_file"))?;
+    Ok(options)
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::MatchedPath;
-use axum::http::Uri;
+use axum::extract::{MatchedPath, State as Shared};
+use axum::http::{Extensions, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::authenticate::authenticate;
 use super::error::ApiError;
 use super::extract::{method_not_allowed, other_method};
 use super::state::{Services, State};
-use super::streams::StreamSlots;
-use super::{events, forwards, ingest, layers, openapi, ops, orchestrator, peers, runs};
+use super::{events, forwards, ingest, layers, openapi, operators, ops, orchestrator, peers, runs};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
+use crate::services::options::Profile;
 
 /// Every route of the API, as `METHOD path`, for the contract test.
 pub const ROUTES: &[&str] = &[
@@ -26,7 +26,26 @@ pub const ROUTES: &[&str] = &[
     "GET /v1/peer/info",
     "GET /v1/peer/capabilities",
     "GET /v1/federation/peers",
+    "POST /v1/federation/peers",
     "GET /v1/federation/peers/{peer_id}",
+    "PUT /v1/federation/peers/{peer_id}",
+    "DELETE /v1/federation/peers/{peer_id}",
+    "POST /v1/federation/peers/{peer_id}:revoke",
+    "POST /v1/federation/peers/{peer_id}:drain",
+    "POST /v1/federation/peers/{peer_id}:reinstate",
+    "POST /v1/federation/peers/{peer_id}:verify",
+    "GET /v1/federation/policy",
+    "POST /v1/federation/policy:evaluate",
+    "GET /v1/federation/tokens",
+    "POST /v1/federation/tokens",
+    "DELETE /v1/federation/tokens/{token_id}",
+    "GET /v1/federation/keys",
+    "POST /v1/federation/keys:rotate",
+    "POST /v1/federation/keys:cancel-rotation",
+    "POST /v1/federation/gateway:drain",
+    "POST /v1/federation/gateway:resume",
+    "GET /v1/federation/audit",
+    "POST /v1/federation/stream-tickets",
     "POST /v1/federation/runs:forward",
     "GET /v1/federation/forwards/{forward_id}",
     "GET /v1/federation/runs",
@@ -48,34 +67,42 @@ pub const ROUTES: &[&str] = &[
     "GET /openapi.yaml",
 ];
 
-/// The API. Metrics are left to the admin listener when there is one.
+/// The API. Metrics and what operators do are left to the admin listener when there is one.
 pub fn router(services: Arc<Services>) -> Router {
-    let options = &services.options;
-    let with_metrics = options.admin_listen.is_none();
-    let routes = Router::new()
-        .merge(federation())
-        .merge(orchestrator_face())
-        .merge(operations(with_metrics))
-        .route("/openapi.json", get(openapi::serve_json))
-        .route("/openapi.yaml", get(openapi::serve_yaml));
-    layered(routes, services)
+    let is_whole = services.options.admin_listen.is_none();
+    let mut known = federation().merge(orchestrator_face());
+    let mut open = open_to_all();
+    if is_whole {
+        known = known.merge(operators());
+        let is_open = services.admission.profile() == Profile::Dev;
+        if is_open { open = open.merge(metrics()) } else { known = known.merge(metrics_for_operators()) }
+    }
+    layered(known, open, services)
+}
+
+/// What peers may use at their own door.
+pub fn peer_router(services: Arc<Services>) -> Router {
+    layered(federation().merge(orchestrator_face()), open_to_all(), services)
 }
 
 /// What the admin listener serves.
 pub fn admin_router(services: Arc<Services>) -> Router {
-    layered(operations(true), services)
+    layered(operators().merge(peers_seen()), open_to_all().merge(metrics()), services)
+}
+
+/// What the control socket serves: whoever may use it is an operator.
+pub fn control_router(services: Arc<Services>) -> Router {
+    layered(operators().merge(peers_seen()), open_to_all().merge(metrics()), services)
 }
 
 /// For clients, and for the gateways of other places.
 fn federation() -> Router<State> {
-    Router::new()
-        .route("/v1/federation/health", get(ops::federation_health))
+    peers_seen()
         .route("/v1/federation/peer", get(peers::info))
         .route("/v1/federation/peer/capabilities", get(peers::capabilities))
         .route("/v1/peer/info", get(peers::info))
         .route("/v1/peer/capabilities", get(peers::capabilities))
-        .route("/v1/federation/peers", get(peers::list))
-        .route("/v1/federation/peers/{peer_id}", get(peers::show))
+        .route("/v1/federation/stream-tickets", post(operators::create_ticket))
         .route("/v1/federation/runs:forward", post(forwards::create))
         .route("/v1/federation/forwards/{forward_id}", get(forwards::show))
         .route("/v1/federation/runs", get(runs::list))
@@ -85,20 +112,60 @@ fn federation() -> Router<State> {
         .route("/v1/federation/events:ingest", post(ingest::push))
 }
 
+/// The peers, to look at.
+fn peers_seen() -> Router<State> {
+    Router::new()
+        .route("/v1/federation/peers", get(peers::list))
+        .route("/v1/federation/peers/{peer_id}", get(peers::show).fallback(peers::refuse_method))
+}
+
+/// For operators.
+fn operators() -> Router<State> {
+    Router::new()
+        .route("/v1/federation/peers", post(peers::enrol))
+        .route(
+            "/v1/federation/peers/{peer_id}",
+            put(peers::update).delete(peers::remove).post(peers::by_verb),
+        )
+        .route("/v1/federation/policy", get(operators::policy))
+        .route("/v1/federation/policy:evaluate", post(operators::evaluate))
+        .route("/v1/federation/tokens", get(operators::list_tokens).post(operators::create_token))
+        .route("/v1/federation/tokens/{token_id}", delete(operators::revoke_token))
+        .route("/v1/federation/keys", get(operators::list_keys))
+        .route("/v1/federation/keys:rotate", post(operators::rotate_key))
+        .route("/v1/federation/keys:cancel-rotation", post(operators::cancel_rotation))
+        .route("/v1/federation/gateway:drain", post(operators::drain))
+        .route("/v1/federation/gateway:resume", post(operators::resume))
+        .route("/v1/federation/audit", get(operators::list_audit))
+}
+
 /// For AgentOS clients, and for gateways that forward to this one.
 fn orchestrator_face() -> Router<State> {
     Router::new()
-        .route("/v1/health", get(ops::orchestrator_health))
         .route("/v1/agents/{agent_id}/runs", post(orchestrator::create))
         .route("/v1/runs/{run_id}", run_segment(get(orchestrator::show), post(orchestrator::cancel_by_verb)))
         .route("/v1/runs/{run_id}/cancel", post(orchestrator::cancel))
         .route("/v1/runs/{run_id}/events", get(events::follow))
 }
 
-/// For operators and their machines.
-fn operations(with_metrics: bool) -> Router<State> {
-    let routes = Router::new().route("/livez", get(ops::livez)).route("/readyz", get(ops::readyz));
-    if with_metrics { routes.route("/metrics", get(ops::metrics)) } else { routes }
+/// Without a credential: alive, ready, well, and what there is.
+fn open_to_all() -> Router<State> {
+    Router::new()
+        .route("/livez", get(ops::livez))
+        .route("/readyz", get(ops::readyz))
+        .route("/v1/federation/health", get(ops::federation_health))
+        .route("/v1/health", get(ops::orchestrator_health))
+        .route("/openapi.json", get(openapi::serve_json))
+        .route("/openapi.yaml", get(openapi::serve_yaml))
+}
+
+fn metrics() -> Router<State> {
+    Router::new().route("/metrics", get(ops::metrics))
+}
+
+/// On a listener that strangers reach, metrics are for operators.
+fn metrics_for_operators() -> Router<State> {
+    Router::new().route("/metrics", get(ops::metrics_for_operators))
 }
 
 /// The router cannot tell `{run_id}` from `{run_id}:cancel`; the handlers can.
@@ -106,16 +173,13 @@ fn run_segment(show: MethodRouter<State>, cancel: MethodRouter<State>) -> Method
     show.merge(cancel).fallback(|uri: Uri| async move { other_method(&uri) })
 }
 
-fn layered(routes: Router<State>, services: Arc<Services>) -> Router {
-    let options = &services.options;
-    let slots = StreamSlots::new(
-        options.max_streams,
-        options.max_streams_per_principal,
-        Arc::clone(&services.metrics),
-    );
-    let cors = layers::cors(&options.cors_origins);
-    let state = State { services, slots };
-    let mut router = routes
+/// `known` routes have a known caller; `open` ones have any.
+fn layered(known: Router<State>, open: Router<State>, services: Arc<Services>) -> Router {
+    let cors = layers::cors(&services.options.cors_origins);
+    let state = State { services };
+    let mut router = known
+        .route_layer(from_fn_with_state(state.clone(), authenticate))
+        .merge(open)
         .fallback(not_found)
         .method_not_allowed_fallback(refuse_method)
         .with_state(state.clone())
@@ -127,11 +191,14 @@ fn layered(routes: Router<State>, services: Arc<Services>) -> Router {
 }
 
 /// The framework names the methods only after the last layer has written the body: the list does it here.
-async fn refuse_method(path: MatchedPath) -> ApiError {
+async fn refuse_method(Shared(state): Shared<State>, path: MatchedPath, extensions: Extensions) -> ApiError {
+    let is_whole = peers::serves_operators(&state, &extensions);
+    let is_served = |method: &str| is_whole || method == "GET" || path.as_str() != "/v1/federation/peers";
     let mut allowed = Vec::new();
-    for (method, _) in
-        ROUTES.iter().filter_map(|route| route.split_once(' ')).filter(|(_, at)| *at == path.as_str())
-    {
+    for (method, at) in ROUTES.iter().filter_map(|route| route.split_once(' ')) {
+        if at != path.as_str() || !is_served(method) {
+            continue;
+        }
         allowed.push(method);
         if method == "GET" {
             allowed.push("HEAD");
@@ -140,7 +207,12 @@ async fn refuse_method(path: MatchedPath) -> ApiError {
     method_not_allowed(&allowed).into()
 }
 
-async fn not_found() -> Response {
+async fn not_found() -> ApiError {
+    nothing_here().into()
+}
+
+/// The refusal of a path that leads nowhere.
+pub(super) fn nothing_here() -> Problem {
     let message = "there is nothing at this path; /openapi.json lists what there is";
-    ApiError(Problem::new(ErrorCode::NotFound, message)).into_response()
+    Problem::new(ErrorCode::NotFound, message)
 }

@@ -1,13 +1,12 @@
 //! Runs as this gateway knows them: list, show, cancel.
 
 use axum::extract::{Path, State as Shared};
-use axum::http::header::HeaderMap;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Named, Query, ToCancel, credentials};
+use super::extract::{Context, Known, Named, Query, ToCancel};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
@@ -20,16 +19,17 @@ use crate::services::runs::RunView;
 pub(super) async fn list(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     uri: Uri,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
+    let caller = state.admission.admit(&known, None, Action::ReadRuns, None, &context.correlation_id)?;
     let query = Query::of(&uri);
     let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
     let statuses = ["queued", "running", "completed", "failed", "canceled", "lost"];
     let words = statuses.map(|name| (name, RunStatus::find(name)));
     let status = query.one_of("status", None, &words)?;
-    let page = state.runs.list(&caller.tenant, status, query.find("cursor")?, limit).await?;
+    let page =
+        state.runs.list(&caller, status, (query.find("cursor")?, limit), &context.correlation_id).await?;
     let items: Vec<Value> = page.runs.iter().map(|run| view(&state, run)).collect();
     let body = json!({ "items": items, "next_cursor": page.next_cursor });
     let response = reply::json(StatusCode::OK, &context, body);
@@ -47,11 +47,11 @@ pub(super) async fn list(
 pub(super) async fn show(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Named(run_id): Named,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::ReadRuns)?;
-    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let caller = state.admission.admit(&known, None, Action::ReadRuns, None, &context.correlation_id)?;
+    let record = state.runs.find(&caller, &run_id).await?;
     let run = state.runs.view(record).await?;
     Ok(reply::json(StatusCode::OK, &context, json!({ "run": view(&state, &run) })))
 }
@@ -60,11 +60,11 @@ pub(super) async fn show(
 pub(super) async fn cancel(
     Shared(state): Shared<State>,
     context: Context,
+    known: Known,
     Path(run_id): Path<String>,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let caller = state.admission.admit(credentials(&sent), None, Action::CancelRun)?;
-    let record = state.runs.find(&caller.tenant, &run_id).await?;
+    let caller = state.admission.admit(&known, None, Action::CancelRun, None, &context.correlation_id)?;
+    let record = state.runs.find(&caller, &run_id).await?;
     let home = state.runs.cancel(&caller, &record, &context.correlation_id).await?;
     let run = state.runs.view(record).await?;
     let mut shown = view(&state, &run);
@@ -77,10 +77,10 @@ pub(super) async fn cancel(
 pub(super) async fn cancel_by_verb(
     shared: Shared<State>,
     context: Context,
+    known: Known,
     ToCancel(run_id): ToCancel,
-    sent: HeaderMap,
 ) -> Result<Response, ApiError> {
-    cancel(shared, context, Path(run_id), sent).await
+    cancel(shared, context, known, Path(run_id)).await
 }
 
 fn view(state: &State, run: &RunView) -> Value {

@@ -1,29 +1,47 @@
 //! The accept loop: our own, because the framework's has no timeout on a request's head, no cap on
-//! connections, and no bound on a client that stops reading.
+//! connections, no bound on a client that stops reading, and no way to cut a peer off.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::body::Body;
+use axum::routing::future::RouteFuture;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guarded;
 use super::options::ServerOptions;
-use crate::metrics::Metrics;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, Reason};
+use crate::services::identity::{Arrival, Door};
+use crate::services::peers::Peers;
+use crate::services::rates::RateKey;
 use crate::tasks::Tasks;
+use crate::tls::{self, Authority, HandshakeError};
 
 /// Headers of one request; more are 431.
 const MAX_HEADERS: usize = 64;
 /// Bytes of a head that one connection buffers before it is 431; what was read at once may be twice this. A
 /// smaller head that is still too large gets a full answer from the layers.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Requests of one HTTP/2 connection at the same time.
+const MAX_H2_STREAMS: u32 = 100;
+/// Resets of its own that an HTTP/2 connection may cause before it is closed.
+const MAX_H2_RESETS: usize = 128;
+/// Silence after which an HTTP/2 connection is asked whether it lives, and how long it may take to say so.
+const H2_PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
 /// Pause after a failed accept: out of file descriptors is no reason to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,92 +54,327 @@ pub struct Listening {
     pub drained: CancellationToken,
 }
 
+/// What a listener is.
+#[derive(Clone)]
+pub struct Entrance {
+    /// Which door its requests come in by.
+    pub door: Door,
+    /// TLS, where it is ours to end.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// On the peers' door: who may come in, and who vouches for them.
+    pub peers: Option<(Peers, Option<Arc<Authority>>)>,
+}
+
+/// What every listener shares.
+#[derive(Clone)]
+pub struct House {
+    /// Inbound bounds.
+    pub options: ServerOptions,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Clock,
+    /// Drain and stop.
+    pub tasks: Tasks,
+}
+
+impl Entrance {
+    /// Plain HTTP by this door.
+    pub fn plain(door: Door) -> Self {
+        Entrance { door, tls: None, peers: None }
+    }
+}
+
 /// Binds `address` and serves `router` there until the gateway drains; connections then end at their next
 /// boundary.
 pub async fn serve(
     address: SocketAddr,
     router: Router,
-    options: &ServerOptions,
-    metrics: Arc<Metrics>,
-    tasks: &Tasks,
+    entrance: Entrance,
+    house: &House,
 ) -> std::io::Result<Listening> {
     let listener = TcpListener::bind(address).await?;
     let listening = Listening { address: listener.local_addr()?, drained: CancellationToken::new() };
     let acceptor = Acceptor {
-        listener,
         router,
-        options: options.clone(),
-        metrics,
-        tasks: tasks.clone(),
-        drained: listening.drained.clone(),
+        entrance,
+        networks: Networks::new(house.options.max_connections_per_network),
+        house: house.clone(),
+        places: Arc::new(Semaphore::new(house.options.max_connections)),
     };
-    tasks.spawn(acceptor.run());
+    house.tasks.spawn(acceptor.run(listener, listening.drained.clone()));
     Ok(listening)
 }
 
+/// Serves `router` to whoever may use the data directory.
+pub fn serve_control(listener: UnixListener, router: Router, house: &House) {
+    let house = house.clone();
+    let tasks = house.tasks.clone();
+    tasks.clone().spawn(async move {
+        let draining = tasks.draining().clone();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = draining.cancelled() => return,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let arrival = Arrival { door: Door::Control, address: None, certificate: None };
+            let service = Entering { router: router.clone(), arrival: Arc::new(arrival) };
+            let (house, stopping) = (house.clone(), tasks.stopping().clone());
+            tasks.spawn(async move {
+                let connection = http1_builder(&house).serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    _ = connection => {}
+                    () = stopping.cancelled() => {}
+                }
+            });
+        }
+    });
+}
+
+#[derive(Clone)]
 struct Acceptor {
-    listener: TcpListener,
     router: Router,
-    options: ServerOptions,
-    metrics: Arc<Metrics>,
-    tasks: Tasks,
-    drained: CancellationToken,
+    entrance: Entrance,
+    networks: Networks,
+    house: House,
+    places: Arc<Semaphore>,
 }
 
 impl Acceptor {
-    async fn run(self) {
-        let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(self.options.max_connections));
-        let draining = self.tasks.draining().clone();
+    async fn run(self, listener: TcpListener, drained: CancellationToken) {
+        let graceful = Arc::new(Mutex::new(Some(GracefulShutdown::new())));
+        let draining = self.house.tasks.draining().clone();
         loop {
             // At the cap no further connection is accepted until one closes.
             let place = tokio::select! {
-                place = Arc::clone(&places).acquire_owned() => place,
+                place = Arc::clone(&self.places).acquire_owned() => place,
                 () = draining.cancelled() => break,
             };
             let Ok(place) = place else { break };
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
+                accepted = listener.accept() => accepted,
                 () = draining.cancelled() => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    self.metrics.connections_refused.inc();
+                    self.house.metrics.connections_refused.inc();
                     tracing::warn!(error = %error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
+            let address = address.ip().to_canonical();
+            let Some(network) = self.admit_network(address) else {
+                self.house.metrics.connections_refused.inc();
+                continue;
+            };
             // Frames leave when they are written, not when a packet is full.
             let _ = stream.set_nodelay(true);
-            let io = TokioIo::new(Guarded::new(stream, self.options.write_stall));
-            let service = TowerToHyperService::new(self.router.clone());
-            let connection = graceful.watch(self.builder().serve_connection(io, service));
-            let (metrics, stopping) = (Arc::clone(&self.metrics), self.tasks.stopping().clone());
-            metrics.connections_open.inc();
-            self.tasks.spawn(async move {
-                let _place = place;
-                tokio::select! {
-                    // How a client ends its connection is its own affair.
-                    _ = connection => {}
-                    () = stopping.cancelled() => {}
-                }
-                metrics.connections_open.dec();
+            let (this, graceful) = (self.clone(), Arc::clone(&graceful));
+            self.house.tasks.spawn(async move {
+                this.house.metrics.connections_open.inc();
+                this.connection(stream, address, &graceful).await;
+                this.house.metrics.connections_open.dec();
+                drop((place, network));
             });
         }
-        drop(self.listener);
-        graceful.shutdown().await;
-        self.drained.cancel();
+        drop(listener);
+        let graceful = graceful.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(graceful) = graceful {
+            graceful.shutdown().await;
+        }
+        drained.cancel();
     }
 
-    fn builder(&self) -> http1::Builder {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.options.header_timeout)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES);
-        builder
+    /// Only proxies where a proxy ends TLS; so many from one network elsewhere.
+    fn admit_network(&self, address: IpAddr) -> Option<Option<NetworkPlace>> {
+        let options = &self.house.options;
+        let is_proxy = options.is_trusted_proxy(address);
+        let behind_proxy = options.tls == super::options::TlsMode::TerminatedUpstream;
+        if behind_proxy && self.entrance.door == Door::Public && !is_proxy && !address.is_loopback() {
+            return None;
+        }
+        if is_proxy || address.is_loopback() {
+            return Some(None);
+        }
+        self.networks.enter(address).map(Some)
+    }
+
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        graceful: &Mutex<Option<GracefulShutdown>>,
+    ) {
+        let guarded = Guarded::new(stream, self.house.options.write_stall);
+        let mut arrival = Arrival { door: self.entrance.door, address: Some(address), certificate: None };
+        let Some(config) = self.entrance.tls.clone() else {
+            let gone = CancellationToken::new();
+            return self.serve(guarded, Protocol::Http1, (arrival, gone), graceful).await;
+        };
+        let stopping = self.house.tasks.stopping();
+        let shaken = tokio::select! {
+            shaken = tls::handshake(guarded, config, self.house.options.handshake_timeout) => shaken,
+            () = stopping.cancelled() => return,
+        };
+        let stream = match shaken {
+            Ok(stream) => stream,
+            Err(error) => return self.refused(&error, address),
+        };
+        let mut gone = CancellationToken::new();
+        if let Some((peers, authority)) = &self.entrance.peers {
+            let now_ms = self.house.clock.now_ms();
+            arrival.certificate = tls::presented(stream.get_ref().1, authority.as_deref(), now_ms);
+            let peer = arrival.certificate.as_ref().and_then(|shown| peers.find_by_certificate(shown));
+            // Revoked between the handshake and here.
+            let Some(peer) = peer.filter(|peer| peer.takes_part()) else {
+                return self.refused(&HandshakeError::NotEnrolled, address);
+            };
+            gone = peer.gone().clone();
+        }
+        let protocol = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        self.serve(stream, protocol, (arrival, gone), graceful).await;
+    }
+
+    fn refused(&self, error: &HandshakeError, address: IpAddr) {
+        self.house.metrics.tls_failures.get_or_create(&Reason { reason: error.reason() }).inc();
+        tracing::info!(client = %address, reason = %error, "a TLS handshake failed");
+    }
+
+    /// Serves one connection until it ends, the gateway stops, or its peer is cut off.
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        protocol: Protocol,
+        (arrival, gone): (Arrival, CancellationToken),
+        graceful: &Mutex<Option<GracefulShutdown>>,
+    ) {
+        let service = Entering { router: self.router.clone(), arrival: Arc::new(arrival) };
+        let watcher = {
+            let graceful = graceful.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(graceful) = graceful.as_ref() else { return };
+            graceful.watcher()
+        };
+        let io = TokioIo::new(stream);
+        let connection = async {
+            // How a client ends its connection is its own affair.
+            match protocol {
+                Protocol::Http1 => {
+                    drop(watcher.watch(http1_builder(&self.house).serve_connection(io, service)).await);
+                }
+                Protocol::Http2 => {
+                    drop(watcher.watch(http2_builder().serve_connection(io, service)).await);
+                }
+            }
+        };
+        tokio::select! {
+            () = connection => {}
+            // Its streams hear why before the connection goes.
+            () = cut_off(gone) => {}
+            () = self.house.tasks.stopping().cancelled() => {}
+        }
+    }
+}
+
+/// A moment after a peer was cut off, so that its open streams can say so.
+async fn cut_off(gone: CancellationToken) {
+    gone.cancelled().await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+}
+
+/// What is spoken on a connection; TLS agrees on it before the first byte.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+fn http1_builder(house: &House) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(house.options.header_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_BYTES);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_H2_STREAMS)
+        .max_local_error_reset_streams(MAX_H2_RESETS)
+        .max_header_list_size(MAX_HEAD_BYTES as u32)
+        .keep_alive_interval(H2_PING.0)
+        .keep_alive_timeout(H2_PING.1);
+    builder
+}
+
+/// The router, told where each request came in.
+#[derive(Clone)]
+struct Entering {
+    router: Router,
+    arrival: Arc<Arrival>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Entering {
+    type Response = axum::response::Response;
+    type Error = Infallible;
+    type Future = RouteFuture<Infallible>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.arrival));
+        tower::Service::call(&mut self.router.clone(), request.map(Body::new))
+    }
+}
+
+/// Open connections by network.
+#[derive(Clone)]
+struct Networks {
+    most: usize,
+    open: Arc<Mutex<HashMap<RateKey, usize>>>,
+}
+
+/// One connection of a network; dropping it gives the place back.
+struct NetworkPlace {
+    networks: Networks,
+    key: RateKey,
+}
+
+impl Networks {
+    fn new(most: usize) -> Self {
+        Networks { most, open: Arc::default() }
+    }
+
+    fn enter(&self, address: IpAddr) -> Option<NetworkPlace> {
+        let key = RateKey::address(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(key.clone()).or_default();
+        if *count >= self.most {
+            return None;
+        }
+        *count += 1;
+        Some(NetworkPlace { networks: self.clone(), key })
+    }
+}
+
+impl Drop for NetworkPlace {
+    fn drop(&mut self) {
+        let mut open = self.networks.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.key);
+            }
+        }
     }
 }

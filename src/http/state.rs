@@ -1,19 +1,27 @@
 //! What handlers work with.
 
+use std::future::Future;
 use std::sync::Arc;
 
+use super::extract::{Context, Known};
 use super::options::ServerOptions;
 use super::streams::StreamSlots;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
-use crate::services::admission::Admission;
+use crate::protocol::error_code::ErrorCode;
+use crate::protocol::problem::Problem;
+use crate::services::admission::{Action, Admission};
+use crate::services::audit_log::AuditLog;
 use crate::services::follow::Follow;
 use crate::services::forward::Forwarder;
 use crate::services::ingest::Ingest;
+use crate::services::own_keys::OwnKeys;
 use crate::services::peers::Peers;
+use crate::services::roster::{Actor, Roster};
 use crate::services::runs::Runs;
 use crate::services::sweep::Sweep;
+use crate::services::tokens::Tokens;
 use crate::tasks::Tasks;
 
 /// Who this gateway says it is.
@@ -29,12 +37,26 @@ pub struct GatewayIdentity {
     pub idempotency_retention_ms: u64,
     /// For how long events are kept, in milliseconds.
     pub replay_window_ms: u64,
+    /// This process.
+    pub instance: String,
+    /// The domain it belongs to.
+    pub domain: String,
+    /// A digest of its policy: two gateways of one domain that differ in it should not.
+    pub policy_digest: String,
 }
 
 /// Every service a handler may call.
 pub struct Services {
     /// The one door.
     pub admission: Admission,
+    /// The tokens of clients and operators.
+    pub tokens: Tokens,
+    /// Who takes part.
+    pub roster: Roster,
+    /// The gateway's own keys.
+    pub own_keys: OwnKeys,
+    /// The trail.
+    pub audit: AuditLog,
     /// Creates runs.
     pub forwarder: Forwarder,
     /// Finds and cancels runs.
@@ -49,6 +71,8 @@ pub struct Services {
     pub sweep: Sweep,
     /// Who this gateway is.
     pub identity: GatewayIdentity,
+    /// The open event streams, over all listeners.
+    pub slots: StreamSlots,
     /// Inbound bounds.
     pub options: ServerOptions,
     /// Counters.
@@ -65,7 +89,28 @@ pub struct Services {
 #[derive(Clone)]
 pub(super) struct State {
     pub(super) services: Arc<Services>,
-    pub(super) slots: StreamSlots,
+}
+
+impl State {
+    /// Sees a change through to its end, whether or not its caller waits: half of it on disk and the other half
+    /// not in force would be a revocation that does not hold.
+    pub(super) async fn see_through<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let stopped = |_| Problem::new(ErrorCode::Unavailable, "the gateway is stopping");
+        self.tasks.spawn(change).await.unwrap_or_else(|error| Err(stopped(error)))
+    }
+
+    /// Lets only operators on, and says who it is for the audit.
+    pub(super) fn operator(&self, known: &Known, context: &Context) -> Result<Actor, Problem> {
+        self.admission.admit_untenanted(known, Action::Administer, &context.correlation_id)?;
+        Ok(Actor {
+            tenant: String::new(),
+            subject: known.who.subject(),
+            correlation_id: context.correlation_id.clone(),
+        })
+    }
 }
 
 impl std::ops::Deref for State {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
-use crate::services::admission::Caller;
+use crate::services::identity::Caller;
 
 /// The open streams, counted.
 #[derive(Clone)]
-pub(super) struct StreamSlots {
+pub struct StreamSlots {
     inner: Arc<Inner>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct StreamSlot {
 
 impl StreamSlots {
     /// At most so many in all and per principal.
-    pub(super) fn new(most: usize, most_per_principal: usize, metrics: Arc<Metrics>) -> Self {
+    pub fn new(most: usize, most_per_principal: usize, metrics: Arc<Metrics>) -> Self {
         let open = Mutex::default();
         StreamSlots { inner: Arc::new(Inner { most, most_per_principal, open, metrics }) }
     }

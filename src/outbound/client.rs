@@ -3,6 +3,7 @@
 //! Invariant: a call goes to the peer's configured base and nowhere else, with this gateway's own
 //! credential and never a caller's; no redirect is followed and nothing is retried below this line.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,12 +11,17 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Client, Method, RequestBuilder, Response, redirect, retry};
+use rustls::pki_types::ServerName;
 use url::Url;
 
+use super::identity::OwnIdentity;
 use super::options::OutboundOptions;
+use super::resolver::{self, PeerResolver};
+use crate::domain::address::AddressRule;
 use crate::domain::id::{PrincipalId, TenantId};
 use crate::domain::limits;
 use crate::protocol::{headers, paths};
+use crate::tls::{self, Expectation, HandshakeError, LivePins, TlsError};
 
 /// How long an idle connection is kept: less than any server keeps it, so that no request meets a connection
 /// that is being closed, which would leave its outcome unknown.
@@ -57,6 +63,8 @@ pub struct Answer {
     pub body: Bytes,
     /// The body came to its end within the limits.
     pub complete: bool,
+    /// Of the request, when it was signed.
+    pub nonce: Option<String>,
 }
 
 impl Answer {
@@ -72,6 +80,9 @@ pub enum CallFailure {
     /// Name resolution, connect or TLS failed: no byte of the request left.
     #[error("{0}")]
     NeverLeft(String),
+    /// The peer's address is one it may not be dialled at: no byte left, and none will.
+    #[error("{0}")]
+    Denied(String),
     /// Bytes may have left.
     #[error("{0}")]
     Interrupted(String),
@@ -79,29 +90,60 @@ pub enum CallFailure {
 
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for peer {peer} cannot be made: {}", root_cause(source))]
+#[error("the HTTP client for peer {peer} cannot be made: {reason}")]
 pub struct BuildError {
     peer: String,
-    source: reqwest::Error,
+    reason: String,
+}
+
+/// A peer as it is dialled.
+pub struct Dialled<'a> {
+    /// Its id.
+    pub peer: &'a str,
+    /// Its configured base.
+    pub base: &'a Url,
+    /// This gateway's bearer credential there.
+    pub token: Option<&'a str>,
+    /// It checks signatures: requests to it are signed.
+    pub signs: bool,
+    /// The public keys its certificate may have; empty: its name decides.
+    pub pins: Arc<LivePins>,
+    /// The name in its certificate, from our authority; empty: that of the URL, from public ones.
+    pub tls_name: &'a str,
+    /// Where it may be dialled.
+    pub addresses: AddressRule,
+    /// Bounds of one call.
+    pub options: &'a OutboundOptions,
+    /// What this gateway shows of itself.
+    pub identity: &'a Arc<OwnIdentity>,
 }
 
 /// The way to one peer.
 #[derive(Clone)]
 pub struct PeerClient {
     pub(super) http: Client,
+    peer: Arc<str>,
     base: Url,
     authorization: Option<HeaderValue>,
+    identity: Arc<OwnIdentity>,
+    signs: bool,
+    denied: Option<String>,
     pub(super) options: OutboundOptions,
 }
 
+/// A request, ready to be sent.
+pub(super) struct Prepared {
+    pub(super) request: RequestBuilder,
+    /// Names the request, when it is signed: a gateway proves itself by signing it in turn.
+    pub(super) nonce: Option<String>,
+}
+
 impl PeerClient {
-    /// A client for the peer at `base`; `token` is this gateway's credential there.
-    pub fn new(
-        peer: &str,
-        base: &Url,
-        token: Option<&str>,
-        options: &OutboundOptions,
-    ) -> Result<Self, BuildError> {
+    /// A client for one peer.
+    pub fn new(dialled: Dialled<'_>) -> Result<Self, BuildError> {
+        let options = dialled.options;
+        let failed = |reason: String| BuildError { peer: dialled.peer.to_owned(), reason };
+        let denied = resolver::check_literal(dialled.base, &dialled.addresses).err();
         let builder = Client::builder()
             .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -112,16 +154,31 @@ impl PeerClient {
             .tcp_nodelay(true)
             .connect_timeout(options.connect_timeout)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT);
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .dns_resolver(Arc::new(PeerResolver::system(dialled.addresses.clone())));
         // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
-        let builder = if base.scheme() == "https" { builder } else { builder.tls_certs_only([]) };
-        let http = builder.build().map_err(|source| BuildError { peer: peer.to_owned(), source })?;
-        let authorization = token.and_then(|token| {
+        let builder = if dialled.base.scheme() == "https" {
+            builder
+                .tls_backend_preconfigured(client_tls(&dialled).map_err(|error| failed(error.to_string()))?)
+        } else {
+            builder.tls_certs_only([])
+        };
+        let http = builder.build().map_err(|error| failed(root_cause(&error)))?;
+        let authorization = dialled.token.and_then(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
             Some(value)
         });
-        Ok(PeerClient { http, base: base.clone(), authorization, options: options.clone() })
+        Ok(PeerClient {
+            http,
+            peer: Arc::from(dialled.peer),
+            base: dialled.base.clone(),
+            authorization,
+            identity: Arc::clone(dialled.identity),
+            signs: dialled.signs,
+            denied: denied.map(|denied| denied.to_string()),
+            options: options.clone(),
+        })
     }
 
     /// The configured base.
@@ -137,38 +194,43 @@ impl PeerClient {
         key: &str,
         body: Vec<u8>,
     ) -> Result<Answer, CallFailure> {
-        let request = self
-            .request(Method::POST, paths::create_run(&self.base, agent), context, JSON)
-            .header(CONTENT_TYPE, JSON)
-            .header(headers::IDEMPOTENCY_KEY, format!("\"{key}\""))
-            .body(body);
-        self.call(request).await
+        let mut fields = HeaderMap::new();
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        if let Ok(key) = HeaderValue::from_str(&format!("\"{key}\"")) {
+            fields.insert(headers::IDEMPOTENCY_KEY, key);
+        }
+        let url = paths::create_run(&self.base, agent);
+        self.call(self.prepare((Method::POST, url), context, fields, JSON, Some(body))).await
     }
 
     /// Asks the peer how a run stands.
     pub async fn get_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::run(&self.base, run_id), context, JSON)).await
+        self.plain(Method::GET, paths::run(&self.base, run_id), context).await
     }
 
     /// Asks the peer to cancel a run.
     pub async fn cancel_run(&self, context: CallContext<'_>, run_id: &str) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::POST, paths::cancel_run(&self.base, run_id), context, JSON)).await
+        self.plain(Method::POST, paths::cancel_run(&self.base, run_id), context).await
     }
 
     /// Makes a `GET` below the base.
     pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.call(self.request(Method::GET, paths::below(&self.base, segments), CallContext::OWN, JSON)).await
+        self.plain(Method::GET, paths::below(&self.base, segments), CallContext::OWN).await
+    }
+
+    async fn plain(&self, method: Method, url: Url, context: CallContext<'_>) -> Result<Answer, CallFailure> {
+        self.call(self.prepare((method, url), context, HeaderMap::new(), JSON, None)).await
     }
 
     /// A request to the peer that accepts one media type: two, in two headers, would leave the choice to it.
-    pub(super) fn request(
+    pub(super) fn prepare(
         &self,
-        method: Method,
-        url: Url,
+        (method, url): (Method, Url),
         context: CallContext<'_>,
+        mut sent: HeaderMap,
         accept: &'static str,
-    ) -> RequestBuilder {
-        let mut sent = HeaderMap::new();
+        body: Option<Vec<u8>>,
+    ) -> Prepared {
         sent.insert(ACCEPT, HeaderValue::from_static(accept));
         let mut put = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
@@ -184,16 +246,46 @@ impl PeerClient {
         if let Some(authorization) = &self.authorization {
             sent.insert(AUTHORIZATION, authorization.clone());
         }
-        self.http.request(method, url).headers(sent)
+        // Last: what is signed is what leaves.
+        let nonce = if self.signs {
+            self.identity.sign(&self.peer, &method, &url, &mut sent, body.as_deref())
+        } else {
+            None
+        };
+        let request = self.http.request(method, url).headers(sent);
+        let request = match body {
+            Some(body) => request.body(body),
+            None => request,
+        };
+        Prepared { request, nonce }
     }
 
-    async fn call(&self, request: RequestBuilder) -> Result<Answer, CallFailure> {
-        let response = send(request, self.options.answer_timeout).await?;
+    async fn call(&self, prepared: Prepared) -> Result<Answer, CallFailure> {
+        let response = self.send(prepared.request, self.options.answer_timeout).await?;
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let plain = !response.headers().contains_key(CONTENT_ENCODING);
         let (body, complete) = self.read_body(response).await;
-        Ok(Answer { status, retry_after, body, complete: complete && plain })
+        Ok(Answer { status, retry_after, body, complete: complete && plain, nonce: prepared.nonce })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        wait: Duration,
+    ) -> Result<Response, CallFailure> {
+        if let Some(denied) = &self.denied {
+            return Err(CallFailure::Denied(denied.clone()));
+        }
+        match tokio::time::timeout(wait, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(failure(&error)),
+            Err(_) => {
+                let waited = humantime::format_duration(wait);
+                Err(CallFailure::Interrupted(format!("no answer within {waited}")))
+            }
+        }
     }
 
     async fn read_body(&self, mut response: Response) -> (Bytes, bool) {
@@ -214,16 +306,17 @@ impl PeerClient {
     }
 }
 
-/// Sends a request and waits for the head of the answer.
-pub(super) async fn send(request: RequestBuilder, wait: Duration) -> Result<Response, CallFailure> {
-    match tokio::time::timeout(wait, request.send()).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(error)) => Err(failure(&error)),
-        Err(_) => {
-            let waited = humantime::format_duration(wait);
-            Err(CallFailure::Interrupted(format!("no answer within {waited}")))
-        }
-    }
+/// What the peer's certificate must be, and ours.
+fn client_tls(dialled: &Dialled<'_>) -> Result<rustls::ClientConfig, TlsError> {
+    let identity = dialled.identity;
+    let name = ServerName::try_from(dialled.tls_name.to_owned()).ok();
+    let expectation = match (&identity.authority, name) {
+        _ if !dialled.pins.load().is_empty() => Expectation::Pins(Arc::clone(&dialled.pins)),
+        (Some(authority), Some(name)) => Expectation::Authority(Arc::clone(authority), name),
+        _ => Expectation::PublicRoots,
+    };
+    let credentials = dialled.signs.then(|| Arc::clone(&identity.credentials));
+    tls::toward_peer(credentials, expectation, &identity.clock)
 }
 
 pub(super) fn retry_after(sent: &HeaderMap) -> Option<Duration> {
@@ -232,6 +325,17 @@ pub(super) fn retry_after(sent: &HeaderMap) -> Option<Duration> {
 
 /// Sorts a failure by whether bytes may have left.
 fn failure(error: &reqwest::Error) -> CallFailure {
+    if let Some(denied) = resolver::denied_address(error) {
+        return CallFailure::Denied(denied.to_string());
+    }
+    // A server that refuses our certificate says so after our side of the handshake, and reads nothing.
+    if let Some(refused) = HandshakeError::find(error).filter(HandshakeError::is_of_certificate) {
+        let hint = match refused {
+            HandshakeError::Alert(_) => "; is this gateway enrolled there, and not revoked?",
+            _ => "",
+        };
+        return CallFailure::NeverLeft(format!("TLS: {refused}{hint}"));
+    }
     let reason = limits::clean_reason(&root_cause(error));
     if error.is_connect() || error.is_builder() {
         CallFailure::NeverLeft(format!("cannot connect: {reason}"))

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
-use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause, send};
+use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
 use crate::domain::limits;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
 use crate::protocol::{headers, paths, problem::PeerError};
 
 /// Room for field names and our metadata around one event.
 const FRAME_SLACK: usize = 64 * 1024;
+
+/// How much, and for how long, is read of a stream after its last event.
+const FINISH_BYTES: usize = 16 * 1024;
+const FINISH_WAIT: Duration = Duration::from_millis(500);
 
 /// Why a stream was not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,15 +80,16 @@ impl PeerClient {
             .append_pair("from_sequence", &after.to_string())
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
-        let mut request = self.request(Method::GET, url, context, "text/event-stream");
+        let mut fields = HeaderMap::new();
         if after > 0 {
-            request = request.header(headers::LAST_EVENT_ID, after.to_string());
+            fields.insert(headers::LAST_EVENT_ID, HeaderValue::from(after));
         }
+        let prepared = self.prepare((Method::GET, url), context, fields, "text/event-stream", None);
         // A home may send its head only with the first event: it has as long as between two events.
-        let response = send(request, idle).await.map_err(|failure| match failure {
-            CallFailure::NeverLeft(reason) | CallFailure::Interrupted(reason) => {
-                OpenFailure::Unreachable(reason)
-            }
+        let response = self.send(prepared.request, idle).await.map_err(|failure| match failure {
+            CallFailure::NeverLeft(reason)
+            | CallFailure::Denied(reason)
+            | CallFailure::Interrupted(reason) => OpenFailure::Unreachable(reason),
         })?;
         let response = check(response).await?;
         let line = max_event + FRAME_SLACK;
@@ -153,6 +158,22 @@ impl EventStream {
                 self.wait_for_bytes().await;
             }
         }
+    }
+
+    /// Reads what is left of a stream that has said all it has to say, for a moment: a connection that was read to
+    /// its end can be used again.
+    pub async fn finish(mut self) {
+        let rest = async {
+            let mut left = FINISH_BYTES;
+            while let Ok(Some(chunk)) = self.response.chunk().await {
+                left = left.saturating_sub(chunk.len());
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // A home that keeps its stream open costs one connection, as before.
+        let _ = tokio::time::timeout(FINISH_WAIT, rest).await;
     }
 
     /// Takes a chunk that has already come; answers whether there was one.

@@ -2,7 +2,10 @@
 
 mod client;
 mod events;
+mod identity;
 pub mod options;
+mod resolver;
 
-pub use self::client::{Answer, BuildError, CallContext, CallFailure, PeerClient};
+pub use self::client::{Answer, BuildError, CallContext, CallFailure, Dialled, PeerClient};
 pub use self::events::{EventStream, OpenFailure, StreamEnd};
+pub use self::identity::OwnIdentity;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::peers::{Peer, Refusal};
+use super::peer::{Peer, Refusal};
 use crate::clock::Clock;
 use crate::domain::breaker::Outcome;
 use crate::domain::forward::{AttemptFact, AttemptOutcome, classify};
@@ -23,6 +23,8 @@ pub(super) enum Cause {
     Refused(Refusal),
     /// No byte left.
     NeverLeft(String),
+    /// No byte may leave: the peer's address, or its standing.
+    Denied(ErrorCode, String),
     /// Bytes may have left.
     Interrupted(String),
     /// The peer answered, without a run.
@@ -71,7 +73,13 @@ pub(super) async fn attempt(
         traceparent: Some(&forward.traceparent),
         via: Some(&forward.via),
     };
-    let called = peer.client.create_run(context, forward.agent.as_str(), &forward.downstream_key, body).await;
+    let agent = forward.agent.as_str();
+    let called = tokio::select! {
+        called = peer.client.create_run(context, agent, &forward.downstream_key, body) => called,
+        () = peer.gone().cancelled() => {
+            Err(CallFailure::Interrupted("the peer was revoked or changed while it was asked".to_owned()))
+        }
+    };
     let attempted = Attempted::judge(peer, called, (started_at_ms, clock.now_ms()));
     peer.tell_breaker(permit, attempted.for_breaker());
     let outcome = match attempted.outcome {
@@ -104,6 +112,10 @@ impl Attempted {
             Ok(answer) => answer,
             Err(CallFailure::NeverLeft(reason)) => {
                 return Self::of(AttemptFact::NeverLeft, Cause::NeverLeft(reason), times, None, peer);
+            }
+            Err(CallFailure::Denied(reason)) => {
+                let cause = Cause::Denied(ErrorCode::PeerAddressDenied, reason);
+                return Self::of(AttemptFact::NeverLeft, cause, times, None, peer);
             }
             Err(CallFailure::Interrupted(reason)) => {
                 return Self::of(AttemptFact::Interrupted, Cause::Interrupted(reason), times, None, peer);
@@ -155,7 +167,7 @@ impl Attempted {
     /// How the breaker counts this call: only what says that the peer is unwell is a failure.
     fn for_breaker(&self) -> Outcome {
         match &self.cause {
-            Cause::Refused(_) => Outcome::Ignored,
+            Cause::Refused(_) | Cause::Denied(..) => Outcome::Ignored,
             Cause::NeverLeft(_) | Cause::Interrupted(_) => Outcome::Failure,
             Cause::Answered { status: 429, .. } => Outcome::Ignored,
             Cause::Answered { status: 500.., .. } => Outcome::Failure,
@@ -198,7 +210,7 @@ fn reason(peer: &Peer, cause: &Cause) -> String {
     match cause {
         Cause::Refused(Refusal::CircuitOpen(_)) => format!("peer `{}` rests after failures", peer.id()),
         Cause::Refused(Refusal::Busy) => format!("too many creates are waiting for peer `{}`", peer.id()),
-        Cause::NeverLeft(reason) | Cause::Interrupted(reason) => reason.clone(),
+        Cause::NeverLeft(reason) | Cause::Denied(_, reason) | Cause::Interrupted(reason) => reason.clone(),
         Cause::Answered { status, error } => match error.message.as_ref().or(error.code.as_ref()) {
             Some(said) => format!("the peer answered {status}: {said}"),
             None => format!("the peer answered {status} without a run"),
@@ -214,6 +226,7 @@ pub(super) fn problem_of(peer: &Peer, cause: &Cause) -> Problem {
     let problem = match cause {
         Cause::Refused(Refusal::CircuitOpen(wait)) => not_started(ErrorCode::CircuitOpen).retry_after(*wait),
         Cause::Refused(Refusal::Busy) => not_started(ErrorCode::Busy).retry_after(Duration::from_secs(1)),
+        Cause::Denied(code, _) => not_started(*code),
         Cause::NeverLeft(_) | Cause::Interrupted(_) | Cause::Run => {
             not_started(ErrorCode::ForwardFailed).with("retryable", true)
         }

@@ -3,18 +3,20 @@
 //! Invariant: a forward has at most one task at work, and that task ends with the forward at rest, handed to
 //! the reconciler, or, when the gateway stops, as a crash would leave it.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use super::admission::{Action, Admission};
 use super::attempt::{Attempted, Cause, Progress, attempt};
 use super::options::ForwardOptions;
 use super::outcome::{given_up, outcome_unknown};
-use super::peers::{Peer, Peers};
+use super::peer::Peer;
+use super::peers::Peers;
 use super::pull::Pull;
-use crate::clock::{Clock, millis};
+use super::turns::{Turn, Turns};
+use crate::clock::{Clock, left, millis};
 use crate::domain::backoff::{Backoff, BackoffError, clamp_retry_after};
 use crate::domain::event::RunKey;
 use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide, state_after};
@@ -30,18 +32,6 @@ use crate::tasks::Tasks;
 /// A forward as its task leaves it, and what its caller hears when there is no run.
 pub(super) type Concluded = (ForwardRecord, Option<Problem>);
 
-/// The right to drive a forward, given back when dropped, also by a caller that hangs up.
-pub(super) struct Claim {
-    driver: Driver,
-    id: ForwardId,
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        self.driver.driving().remove(&self.id);
-    }
-}
-
 /// Drives forwards to their end.
 #[derive(Clone)]
 pub struct Driver {
@@ -50,6 +40,7 @@ pub struct Driver {
 
 struct Shared {
     store: Store,
+    admission: Admission,
     peers: Peers,
     pull: Pull,
     clock: Clock,
@@ -59,7 +50,7 @@ struct Shared {
     backoff: Backoff,
     tasks: Tasks,
     /// Forwards with a task at work: nobody else takes them up.
-    driving: Mutex<HashSet<ForwardId>>,
+    turns: Turns,
     /// Rings when a forward waits for the reconciler.
     due: Notify,
     /// Rings when the forward index has a new run.
@@ -70,7 +61,7 @@ impl Driver {
     /// Drives forwards of `store` to `peers`.
     pub fn new(
         store: Store,
-        peers: Peers,
+        (admission, peers): (Admission, Peers),
         pull: Pull,
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
@@ -78,20 +69,10 @@ impl Driver {
         tasks: Tasks,
     ) -> Result<Self, BackoffError> {
         let backoff = Backoff::try_new(options.base_backoff, options.max_backoff)?;
-        let (driving, due, indexed) = (Mutex::default(), Notify::new(), Arc::default());
+        let (turns, due, indexed) = (Turns::default(), Notify::new(), Arc::default());
+        #[rustfmt::skip]
         let shared = Shared {
-            store,
-            peers,
-            pull,
-            clock,
-            entropy,
-            metrics,
-            options,
-            backoff,
-            tasks,
-            driving,
-            due,
-            indexed,
+            store, admission, peers, pull, clock, entropy, metrics, options, backoff, tasks, turns, due, indexed,
         };
         Ok(Driver { shared: Arc::new(shared) })
     }
@@ -103,7 +84,7 @@ impl Driver {
 
     /// Makes a forward due now.
     pub(super) fn wake(&self, id: ForwardId) {
-        if self.is_driven(&id) {
+        if self.shared.turns.is_taken(&id) {
             return;
         }
         let this = self.clone();
@@ -115,17 +96,8 @@ impl Driver {
     }
 
     /// Makes a forward ours to drive, unless somebody drives it.
-    pub(super) fn claim(&self, id: &ForwardId) -> Option<Claim> {
-        let free = self.driving().insert(id.clone());
-        free.then(|| Claim { driver: self.clone(), id: id.clone() })
-    }
-
-    fn is_driven(&self, id: &ForwardId) -> bool {
-        self.driving().contains(id)
-    }
-
-    fn driving(&self) -> std::sync::MutexGuard<'_, HashSet<ForwardId>> {
-        self.shared.driving.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn claim(&self, id: &ForwardId) -> Option<Turn> {
+        self.shared.turns.take(id)
     }
 
     /// Waits until a forward is due to be taken up.
@@ -136,13 +108,22 @@ impl Driver {
     /// Takes up a forward nobody is at work on, for one attempt.
     pub(super) fn take_up(&self, record: ForwardRecord) {
         let Some(claim) = self.claim(&record.forward_id) else { return };
-        match self.shared.peers.find(&record.peer).cloned() {
+        match self.find_peer(&record) {
             Some(peer) => drop(self.spawn(ForwardRecord { background: true, ..record }, peer, None, claim)),
             None => self.expire_orphan(record),
         }
     }
 
-    /// The peer is not configured any more: nothing is sent, and time runs out.
+    /// The peer of a forward that was begun, as it stands now, if it may go on; drained ones finish theirs.
+    fn find_peer(&self, record: &ForwardRecord) -> Option<Arc<Peer>> {
+        let (tenant, agent) = (record.tenant.as_str(), record.agent.as_str());
+        let may = |peer: &Arc<Peer>| {
+            self.shared.admission.may_send(Some(tenant), Action::CancelRun, peer, Some(agent)).is_ok()
+        };
+        self.shared.peers.find(&record.peer).filter(may)
+    }
+
+    /// The peer is not enrolled any more, or may take nothing: nothing is sent, and time runs out.
     fn expire_orphan(&self, record: ForwardRecord) {
         let this = self.clone();
         self.shared.tasks.spawn(async move {
@@ -169,14 +150,14 @@ impl Driver {
         record: ForwardRecord,
         peer: Arc<Peer>,
         permit: Option<OwnedSemaphorePermit>,
-        claim: Claim,
+        claim: Turn,
     ) -> oneshot::Receiver<Concluded> {
         let (sender, done) = oneshot::channel();
         let this = self.clone();
         self.shared.tasks.spawn(async move {
             this.shared.metrics.forwards_unsettled.inc();
             let begun = this.shared.clock.monotonic();
-            let result = this.drive(record, &peer, permit).await;
+            let result = this.drive(record, peer, permit).await;
             this.shared.metrics.forwards_unsettled.dec();
             let took = this.shared.clock.monotonic().saturating_sub(begun);
             this.shared.metrics.forward_duration.observe(took.as_secs_f64());
@@ -191,7 +172,7 @@ impl Driver {
     async fn drive(
         &self,
         mut record: ForwardRecord,
-        peer: &Peer,
+        mut peer: Arc<Peer>,
         mut permit: Option<OwnedSemaphorePermit>,
     ) -> Concluded {
         // A forward found on disk in `sending` may have been sent before a crash.
@@ -201,15 +182,15 @@ impl Driver {
             let problem = Problem::new(ErrorCode::InternalError, "the stored request cannot be read");
             return (record, Some(problem));
         };
-        if resumed && self.is_unsafe_to_repeat(&record, peer) {
+        if resumed && self.is_unsafe_to_repeat(&record, &peer) {
             return self.give_up(record).await;
         }
         if record.background {
             match peer.enter().await {
                 Ok(place) => permit = Some(place),
                 Err(refusal) => {
-                    let attempted = Attempted::refused(peer, refusal, &self.shared.clock);
-                    return self.conclude(record, peer, attempted, progress).await;
+                    let attempted = Attempted::refused(&peer, refusal, &self.shared.clock);
+                    return self.conclude(record, &peer, attempted, progress).await;
                 }
             }
             match self.shared.store.mark_sending(&record).await {
@@ -227,7 +208,7 @@ impl Driver {
         let ending = loop {
             progress.attempt += 1;
             let mut attempted = tokio::select! {
-                attempted = attempt(&self.shared.clock, &self.shared.metrics, peer, &record, body.clone()) => {
+                attempted = attempt(&self.shared.clock, &self.shared.metrics, &peer, &record, body.clone()) => {
                     attempted
                 }
                 // As a crash would leave it: the next start takes the forward up where the disk says it is.
@@ -236,16 +217,21 @@ impl Driver {
                     return (record, Some(problem));
                 }
             };
-            let Some(delay) = self.retry_delay(&record, peer, &attempted, progress) else { break attempted };
+            let Some(delay) = self.retry_delay(&record, &peer, &attempted, progress) else { break attempted };
             progress.maybe_sent |= attempted.outcome == AttemptOutcome::Unknown;
             self.save(&record, &mut attempted).await;
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = stopping.cancelled() => break attempted,
             }
+            if peer.gone().is_cancelled() {
+                // Its entry was changed under way: the key goes on with the one there is now.
+                let Some(now) = self.find_peer(&record) else { break attempted };
+                peer = now;
+            }
         };
         drop(permit);
-        self.conclude(record, peer, ending, progress).await
+        self.conclude(record, &peer, ending, progress).await
     }
 
     /// Shows an attempt to whoever asks before the forward is at rest.
@@ -289,7 +275,7 @@ impl Driver {
         if record.background {
             return None; // the reconciler makes the next one, over restarts
         }
-        if matches!(attempted.cause, Cause::Refused(_)) {
+        if matches!(attempted.cause, Cause::Refused(_) | Cause::Denied(..)) {
             return None; // our own breaker: whoever waits hears so at once, as the next caller does
         }
         let delay = self.pause(record, peer, attempted, progress)?;
@@ -402,12 +388,16 @@ impl Driver {
             let problem = outcome_unknown(&record);
             return (record, Some(problem));
         };
-        let settled = match self.shared.store.settle_forwarded(&record.forward_id, attempt, run).await {
+        let settled = self.shared.store.settle_forwarded(&record.forward_id, attempt, run).await;
+        let (settled, fresh) = match settled {
             Ok(settled) => settled,
             Err(error) => return self.unsettled(record, &error),
         };
         self.shared.metrics.forwards.get_or_create(&Outcome { outcome: "forwarded" }).inc();
-        self.start_reader(&settled).await;
+        match fresh {
+            Some(fresh) => self.shared.pull.start_fresh(fresh),
+            None => self.start_reader(&settled).await,
+        }
         self.shared.indexed.notify_one();
         (settled, None)
     }
@@ -443,8 +433,4 @@ impl Driver {
         tracing::warn!(forward.id = %record.forward_id, peer.id = %record.peer, state = state.as_str(),
             code = problem.code.as_str(), reason = problem.message, "a forward has no run yet");
     }
-}
-
-pub(super) fn left(until_ms: i64, now_ms: i64) -> Duration {
-    Duration::from_millis(u64::try_from(until_ms - now_ms).unwrap_or(0))
 }

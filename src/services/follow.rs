@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{Encoder, Format, gap_body};
 use super::hub::{Hub, Watch};
+use super::identity::Caller;
 use super::options::EventsOptions;
 use crate::clock::{Clock, millis};
 use crate::domain::holes::{GapReason, Hole};
@@ -99,6 +100,7 @@ impl Follow {
         &self,
         run: &RunRecord,
         request: FollowRequest,
+        caller: &Caller,
         correlation_id: &str,
     ) -> Result<Opened, Problem> {
         let home = self.home_of(run).to_owned();
@@ -137,6 +139,8 @@ impl Follow {
             caught_up: false,
             done: false,
             draining: self.draining.clone(),
+            ended: caller.ended.clone(),
+            until_ms: caller.until_ms,
         };
         Ok(Opened::Flow(state, Box::new(flow)))
     }
@@ -272,12 +276,19 @@ pub struct EventFlow {
     caught_up: bool,
     done: bool,
     draining: CancellationToken,
+    /// The caller may see no more.
+    ended: CancellationToken,
+    /// When that happens by itself.
+    until_ms: Option<i64>,
 }
 
 impl EventFlow {
     /// The next bytes to send, whole frames always; `None` after the last.
     pub async fn next(&mut self) -> Option<Bytes> {
         while !self.done {
+            if let Some(frame) = self.credential_frame() {
+                return Some(frame);
+            }
             let state = self.watch.state()?;
             let (now_ms, hold_ms) = (self.clock.now_ms(), millis(self.hold));
             let until = match next_step(&state, self.cursor, now_ms, hold_ms, self.request.skip_gaps) {
@@ -309,6 +320,19 @@ impl EventFlow {
         None
     }
 
+    /// The last frame of a caller whose credential holds no more: it hears so, and nothing else.
+    fn credential_frame(&mut self) -> Option<Bytes> {
+        let is_over = self.until_ms.is_some_and(|until_ms| self.clock.now_ms() >= until_ms);
+        if !is_over && !self.ended.is_cancelled() {
+            return None;
+        }
+        self.done = true;
+        let code = if is_over { ErrorCode::Unauthorized } else { ErrorCode::Forbidden };
+        let message =
+            if is_over { "the credential has ended" } else { "the credential was revoked or changed" };
+        Some(self.error_frame(&Problem::new(code, message)))
+    }
+
     /// Waits for the stream to move, a hole to be given up, or the heartbeat, which it answers.
     async fn wait(&mut self, hold_ms: Option<i64>) -> Option<Bytes> {
         let now = Instant::now();
@@ -317,6 +341,7 @@ impl EventFlow {
         tokio::select! {
             () = self.watch.moved() => None,
             () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),
+            () = self.ended.cancelled() => None,
             () = self.draining.cancelled() => {
                 self.done = true;
                 None

@@ -12,22 +12,27 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::admission::Caller;
+use super::admission::{Action, Admission};
 use super::attempt::{Cause, problem_of};
-use super::drive::{Claim, Concluded, Driver, left};
+use super::drive::{Concluded, Driver};
+use super::identity::Caller;
 use super::options::ForwardOptions;
 use super::outcome::{given_up, key_reused, outcome_unknown, stopped, with_retryability};
-use super::peers::{Peer, Peers, Refusal};
-use crate::clock::{Clock, millis};
+use super::peer::{Peer, Refusal};
+use super::peers::{Peers, no_such_peer};
+use super::refusal::quota_exceeded;
+use super::turns::Turn;
+use crate::clock::{Clock, left, millis};
 use crate::domain::forward::ForwardState;
-use crate::domain::id::{AgentId, ForwardId, TenantId};
+use crate::domain::id::{AgentId, ForwardId};
 use crate::domain::limits;
+use crate::domain::policy::{Denial, Rule};
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
-use crate::store::{CallerKey, Reserved, Store};
+use crate::store::{CallerKey, Quotas, Reserved, Store};
 use crate::tasks::Tasks;
 
 pub use crate::store::{AttemptRecord, ForwardRecord};
@@ -83,8 +88,10 @@ pub struct Forwarder {
 
 struct Shared {
     driver: Driver,
+    admission: Admission,
     store: Store,
     peers: Peers,
+    quotas: Quotas,
     clock: Clock,
     entropy: Entropy,
     metrics: Arc<Metrics>,
@@ -98,15 +105,28 @@ impl Forwarder {
     /// Forwards to `peers`; `driver` does the work.
     pub fn new(
         driver: Driver,
+        admission: Admission,
         (store, peers): (Store, Peers),
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
-        (options, stack_id): (ForwardOptions, &str),
+        (options, quotas, stack_id): (ForwardOptions, Quotas, &str),
         tasks: Tasks,
     ) -> Self {
         // Two gateways may bear one stack id, the default say; no two logs bear one incarnation.
         let way_mark = format!("{stack_id}/{}", store.incarnation());
-        let shared = Shared { driver, store, peers, clock, entropy, metrics, options, way_mark, tasks };
+        let shared = Shared {
+            driver,
+            admission,
+            store,
+            peers,
+            quotas,
+            clock,
+            entropy,
+            metrics,
+            options,
+            way_mark,
+            tasks,
+        };
         Forwarder { shared: Arc::new(shared) }
     }
 
@@ -127,11 +147,18 @@ impl Forwarder {
         }
         let begun_ms = self.shared.clock.now_ms();
         let place = self.find_place(&command).await?;
+        if let Some(problem) = place.peer.refuse_body(command.meaning.len()) {
+            return Err(problem);
+        }
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
         // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
         let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
-        match self.shared.store.reserve_forward(record, key).await? {
+        match self.shared.store.reserve_forward(record, key, self.shared.quotas).await? {
             Reserved::KeyReused => Err(key_reused()),
+            Reserved::QuotaExceeded(exceeded) => {
+                self.shared.metrics.backpressure.get_or_create(&Reason { reason: "quota" }).inc();
+                Err(quota_exceeded(&exceeded, self.shared.clock.now_ms()))
+            }
             Reserved::Known(known) => self.replay(*known),
             Reserved::New(record) if command.respond_async => {
                 self.shared.driver.spawn((*record).clone(), Arc::clone(&place.peer), None, claim);
@@ -152,7 +179,7 @@ impl Forwarder {
         &self,
         record: ForwardRecord,
         place: ChosenPlace,
-        claim: Claim,
+        claim: Turn,
     ) -> Result<Concluded, Problem> {
         let left = left(record.deadline_at_ms, self.shared.clock.now_ms());
         let done = self.shared.driver.spawn(record.clone(), place.peer, place.permit, claim);
@@ -167,15 +194,12 @@ impl Forwarder {
 
     /// Chooses a peer and waits for a place there. Nothing is written yet, so a refusal here is whole.
     async fn find_place(&self, command: &ForwardCommand) -> Result<ChosenPlace, Problem> {
-        if self.shared.tasks.draining().is_cancelled() {
-            let problem = Problem::new(ErrorCode::Draining, "the gateway is shutting down");
+        if !self.shared.tasks.takes_work() {
+            let problem = Problem::new(ErrorCode::Draining, "the gateway takes no new work");
             return Err(problem.with("outcome", "not_started").retry_after(Duration::from_secs(5)));
         }
         self.refuse_circle(command)?;
-        let peer = match &command.target {
-            Target::Selected(selector) => self.shared.peers.select(selector)?,
-            Target::Local => Arc::clone(self.shared.peers.local()?),
-        };
+        let peer = self.choose_peer(command)?;
         if command.respond_async {
             return Ok(ChosenPlace { peer, permit: None });
         }
@@ -188,6 +212,29 @@ impl Forwarder {
             Err(refusal) => {
                 self.shared.metrics.backpressure.get_or_create(&Reason { reason: "peer_in_flight" }).inc();
                 Err(problem_of(&peer, &Cause::Refused(refusal)))
+            }
+        }
+    }
+
+    /// Chooses among the peers that may take work of this tenant for this agent.
+    fn choose_peer(&self, command: &ForwardCommand) -> Result<Arc<Peer>, Problem> {
+        let (tenant, agent) = (command.caller.tenant.as_str(), command.agent.as_str());
+        let may =
+            |peer: &Peer| self.shared.admission.may_send(Some(tenant), Action::CreateRun, peer, Some(agent));
+        let refused = |peer: &Peer, denial: Denial| match denial.rule {
+            // A peer that is not for this tenant is not there.
+            Rule::TenantNotGranted => no_such_peer(peer.id().as_str()),
+            _ => {
+                let subject = (command.caller.subject(), tenant);
+                self.shared.admission.refuse(denial, subject, Action::CreateRun, &command.correlation_id)
+            }
+        };
+        match &command.target {
+            Target::Selected(selector) => self.shared.peers.select(selector, may, refused),
+            Target::Local => {
+                let peer = self.shared.peers.local()?;
+                may(&peer).map_err(|denial| refused(&peer, denial))?;
+                Ok(peer)
             }
         }
     }
@@ -313,9 +360,10 @@ impl Forwarder {
             .retry_after(Duration::from_secs(1)))
     }
 
-    /// The forward, if this tenant has it.
-    pub async fn find(&self, tenant: &TenantId, id: &ForwardId) -> Result<ForwardRecord, Problem> {
-        self.shared.store.find_forward(tenant, id).await?.ok_or_else(|| {
+    /// The forward, if the caller may see it.
+    pub async fn find(&self, caller: &Caller, id: &ForwardId) -> Result<ForwardRecord, Problem> {
+        let found = self.shared.store.find_forward(&caller.tenant, id).await?;
+        found.filter(|forward| caller.may_see(Some(&forward.principal))).ok_or_else(|| {
             Problem::new(ErrorCode::NotFound, "there is no such forward").with("field", "forward_id")
         })
     }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::admission::Caller;
+use super::identity::Caller;
+use super::refusal::quota_exceeded;
+use crate::clock::Clock;
 use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
 use crate::domain::id::{EventId, RunId};
 use crate::domain::{json_equal, limits};
@@ -18,7 +20,7 @@ use crate::protocol::envelope::{self, InvalidEvent, ParsedEvent, TerminalTypes};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json_fields::{Fields, InvalidBody};
 use crate::protocol::problem::Problem;
-use crate::store::{BatchEntry, Store};
+use crate::store::{Actor, BatchEntry, Quotas, Store, StoreError};
 
 /// A request body, taken apart as far as needed to know whose it is.
 #[derive(Debug)]
@@ -95,18 +97,25 @@ fn check_count(count: usize) -> Result<(), Problem> {
 #[derive(Clone)]
 pub struct Ingest {
     store: Store,
+    quotas: Quotas,
+    clock: Clock,
     metrics: Arc<Metrics>,
     terminal: Arc<TerminalTypes>,
 }
 
 impl Ingest {
     /// Appends to `store`.
-    pub fn new(store: Store, metrics: Arc<Metrics>) -> Self {
-        Ingest { store, metrics, terminal: Arc::default() }
+    pub fn new(store: Store, quotas: Quotas, clock: Clock, metrics: Arc<Metrics>) -> Self {
+        Ingest { store, quotas, clock, metrics, terminal: Arc::default() }
     }
 
     /// Appends what a caller pushed. Answers after it is durable.
-    pub async fn push(&self, caller: &Caller, body: IngestBody<'_>) -> Result<IngestAnswer, Problem> {
+    pub async fn push(
+        &self,
+        caller: &Caller,
+        body: IngestBody<'_>,
+        correlation_id: &str,
+    ) -> Result<IngestAnswer, Problem> {
         let mut results = Vec::with_capacity(body.entries.len());
         let mut batch = Vec::new();
         let mut places = Vec::new();
@@ -124,6 +133,10 @@ impl Ingest {
                 results.push(foreign_tenant(&parsed));
                 continue;
             }
+            if let Some(result) = spoofed(caller, &parsed) {
+                results.push(result);
+                continue;
+            }
             let id = (parsed.run.clone(), parsed.event.event_id.clone());
             results.push(repeated(&parsed)); // overwritten by what the log answers
             if first.get(&id).is_some_and(|before| json_equal::equal(before, &parsed.event.json)) {
@@ -135,11 +148,8 @@ impl Ingest {
             let key = RunKey { tenant: parsed.tenant, run: parsed.run };
             batch.push(BatchEntry { key, agent: parsed.agent, event: parsed.event });
         }
-        let appended = if batch.is_empty() {
-            Vec::new()
-        } else {
-            self.store.append_batch(Sender::Client, batch).await?
-        };
+        let appended =
+            if batch.is_empty() { Vec::new() } else { self.append(caller, batch, correlation_id).await? };
         let mut held = HashSet::new();
         for ((place, id), outcome) in places.into_iter().zip(appended) {
             let result = entry_result(&id.1, &outcome);
@@ -149,6 +159,30 @@ impl Ingest {
             }
         }
         Ok(self.sum_up(results))
+    }
+
+    async fn append(
+        &self,
+        caller: &Caller,
+        batch: Vec<BatchEntry>,
+        correlation_id: &str,
+    ) -> Result<Vec<Appended>, Problem> {
+        let by = Actor {
+            tenant: caller.tenant.to_string(),
+            subject: caller.subject(),
+            correlation_id: correlation_id.to_owned(),
+        };
+        let sender = match &caller.peer {
+            Some(peer) => Sender::Peer(peer.id().clone()),
+            None => Sender::Client,
+        };
+        match self.store.append_pushed(sender, batch, self.quotas, by).await {
+            Err(StoreError::QuotaExceeded(exceeded)) => {
+                self.metrics.backpressure.get_or_create(&Reason { reason: "quota" }).inc();
+                Err(quota_exceeded(&exceeded, self.clock.now_ms()))
+            }
+            appended => Ok(appended?),
+        }
     }
 
     fn sum_up(&self, results: Vec<EntryResult>) -> IngestAnswer {
@@ -203,6 +237,14 @@ fn rejected_invalid(invalid: InvalidEvent) -> EntryResult {
 fn foreign_tenant(parsed: &ParsedEvent) -> EntryResult {
     let reason = "the event belongs to another tenant than the request".to_owned();
     rejected(Some(parsed.event.event_id.to_string()), "origin_mismatch", reason)
+}
+
+/// Nobody pushes for another peer: an event that names an origin names the one that pushes it.
+fn spoofed(caller: &Caller, parsed: &ParsedEvent) -> Option<EntryResult> {
+    let origin = parsed.origin.as_deref()?;
+    let is_own = caller.peer.as_ref().is_some_and(|peer| peer.id().as_str() == origin);
+    let reason = "the event says that it comes from another peer than the one that pushes it";
+    (!is_own).then(|| rejected(Some(parsed.event.event_id.to_string()), "origin_mismatch", reason.to_owned()))
 }
 
 fn repeated(parsed: &ParsedEvent) -> EntryResult {

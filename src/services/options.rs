@@ -5,14 +5,9 @@ use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use url::Url;
 
-use crate::domain::base_url;
 use crate::domain::id::{PeerId, TenantId};
-use crate::domain::peer::PeerKind;
-use crate::domain::run::RunStatus;
-use crate::domain::secret::Secret;
-use crate::domain::units::{self, TextForm, quoted};
+use crate::domain::units::{self, quoted};
 
 /// The forward index that is imported when no other file is named.
 pub const DEFAULT_FORWARD_INDEX: &str = "data/federation/forward-index.json";
@@ -24,7 +19,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewayOptions {
-    /// This gateway's own peer id. Left out: what the peers file says of `local`, else `stk_local`.
+    /// This gateway's own peer id. Left out: what the peers file says of `local`, else `stk_local`, which profile
+    /// prod refuses.
     #[serde(with = "units::text")]
     pub stack_id: PeerId,
     /// Label shown to peers. Left out: what the peers file says of `local`, else `dev`.
@@ -33,7 +29,8 @@ pub struct GatewayOptions {
     pub region: String,
     /// How strict the gateway is. Left out: `dev`.
     pub profile: Profile,
-    /// Tenant of requests that name none. Left out or empty: such requests are refused (401).
+    /// Tenant of requests that name none, under profile dev only. Left out or empty: such requests are refused
+    /// (401).
     #[serde(with = "units::optional_text")]
     pub default_tenant: Option<TenantId>,
     /// Directory of the log. Left out: `data`. Created if missing; one gateway at a time.
@@ -48,11 +45,13 @@ pub struct GatewayOptions {
     pub forward_index_file: Option<PathBuf>,
 }
 
-/// How strict the gateway is. Without credentials there is one way to be.
+/// How strict the gateway is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     /// Identity headers are believed, so only loopback may connect. `demo` means the same.
     Dev,
+    /// Every caller proves who it is, and what is unsafe stops the start.
+    Prod,
 }
 
 /// `[events]`: how event streams are served.
@@ -153,58 +152,6 @@ pub struct RetentionOptions {
     pub sweep_interval: Duration,
 }
 
-/// `[[peers]]`: one peer, by configuration. `peer_id` and `base_url` are required.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PeerOptions {
-    /// The id callers name it by; `stack_id` is read too.
-    #[serde(alias = "stack_id", with = "units::text")]
-    pub peer_id: PeerId,
-    /// Where its API is, `http` or `https`; the only place that ever gets this peer's requests.
-    #[serde(with = "base_url")]
-    pub base_url: Url,
-    /// What answers there. Left out: `orchestrator`.
-    #[serde(default = "orchestrator")]
-    pub kind: PeerKind,
-    /// It executes what comes in through this gateway's own orchestrator face. At most one peer is local.
-    #[serde(default)]
-    pub local: bool,
-    /// Region a selector may ask for. Left out or empty: unknown, so only a selector that names the peer fits.
-    #[serde(default)]
-    pub region: String,
-    /// Label. Left out: empty.
-    #[serde(default)]
-    pub environment: String,
-    /// What it can do. Left out or empty: a gateway is asked, an orchestrator has the usual three.
-    #[serde(default)]
-    pub capabilities: Vec<String>,
-    /// One idempotency key creates one run there. Left out: true, as AgentOS promises. False: an attempt
-    /// whose outcome is unknown is never repeated.
-    #[serde(default = "yes")]
-    pub idempotent_create: bool,
-    /// For how long the peer keeps keys, unless it says so itself. Left out: 24 h.
-    #[serde(default = "a_day", with = "units::text")]
-    pub idempotency_retention: Duration,
-    /// Event types that end a run there, besides the usual ones. Left out: none.
-    #[serde(default)]
-    pub terminal_events: Vec<TerminalEvent>,
-    /// File with the bearer credential sent to this peer. Left out or empty: none is sent.
-    #[serde(default, with = "units::optional_text")]
-    pub token_file: Option<PathBuf>,
-    /// What the file held at start.
-    #[serde(skip)]
-    pub token: Option<Secret>,
-}
-
-/// An event type that ends a run, written `acme.done=completed`; the type alone means completed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TerminalEvent {
-    /// The event's type.
-    pub event_type: String,
-    /// How the run ended: completed, failed or canceled.
-    pub status: RunStatus,
-}
-
 impl GatewayOptions {
     /// The forward index to import at start, if it exists.
     pub fn forward_index_to_import(&self) -> &Path {
@@ -231,6 +178,7 @@ impl Serialize for Profile {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Profile::Dev => serializer.serialize_str("dev"),
+            Profile::Prod => serializer.serialize_str("prod"),
         }
     }
 }
@@ -240,11 +188,8 @@ impl<'de> Deserialize<'de> for Profile {
         let name = String::deserialize(deserializer)?;
         match name.as_str() {
             "dev" | "demo" => Ok(Profile::Dev),
-            "prod" => Err(D::Error::custom(
-                "\"prod\" is refused: this version has only the profile dev, and will not start as prod \
-                 without the credentials prod needs",
-            )),
-            _ => Err(D::Error::custom(format!("{} is not a profile: write dev or demo", quoted(&name)))),
+            "prod" => Ok(Profile::Prod),
+            _ => Err(D::Error::custom(format!("{} is not a profile: write dev or prod", quoted(&name)))),
         }
     }
 }
@@ -292,91 +237,5 @@ impl Default for ReaderOptions {
 impl Default for RetentionOptions {
     fn default() -> Self {
         Self { events: 30 * DAY, max_events_per_tenant: 0, sweep_interval: 60 * SECOND }
-    }
-}
-
-impl PeerOptions {
-    /// A peer with everything else at its default.
-    pub fn new(peer_id: PeerId, base_url: Url) -> Self {
-        Self {
-            peer_id,
-            base_url,
-            kind: orchestrator(),
-            local: false,
-            region: String::new(),
-            environment: String::new(),
-            capabilities: Vec::new(),
-            idempotent_create: yes(),
-            idempotency_retention: a_day(),
-            terminal_events: Vec::new(),
-            token_file: None,
-            token: None,
-        }
-    }
-}
-
-impl TextForm for TerminalEvent {
-    fn read(text: &str) -> Result<Self, String> {
-        let (event_type, status) = text.split_once('=').unwrap_or((text, "completed"));
-        let status = RunStatus::find(status).filter(|status| status.is_finished());
-        match status {
-            Some(status)
-                if !event_type.is_empty() && event_type.bytes().all(|byte| byte.is_ascii_graphic()) =>
-            {
-                Ok(Self { event_type: event_type.to_owned(), status })
-            }
-            _ => Err(format!(
-                "{} does not say how a run ends: write an event type, or \"type=status\" with the status \
-                 completed, failed or canceled",
-                quoted(text)
-            )),
-        }
-    }
-
-    fn write(&self) -> String {
-        format!("{}={}", self.event_type, self.status.as_str())
-    }
-}
-
-impl Serialize for TerminalEvent {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        units::text::serialize(self, serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for TerminalEvent {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        units::text::deserialize(deserializer)
-    }
-}
-
-fn orchestrator() -> PeerKind {
-    PeerKind::Orchestrator
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn a_day() -> Duration {
-    DAY
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_event_says_how_the_run_ended() {
-        for (text, written) in [
-            ("acme.done", "acme.done=completed"),
-            ("acme.died=failed", "acme.died=failed"),
-            ("acme.stopped=cancelled", "acme.stopped=canceled"),
-        ] {
-            assert_eq!(TerminalEvent::read(text).map(|event| event.write()), Ok(written.to_owned()));
-        }
-        for bad in ["", "=failed", "acme.done=running", "acme.done=lost", "a b", "a=b=failed"] {
-            assert!(TerminalEvent::read(bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Action, Admission};
 use super::hub::Hub;
 use super::line::Line;
 use super::options::ReaderOptions;
-use super::peers::{Peer, Peers};
+use super::peer::Peer;
+use super::peers::Peers;
 use super::read::{Visit, VisitEnd, Visitor, call_context, terminal_types};
 use crate::clock::{Clock, rfc3339};
 use crate::domain::backoff::{Backoff, BackoffError};
 use crate::domain::event::{NewEvent, Sender};
 use crate::domain::id::{EventId, PeerId};
 use crate::domain::run::FollowState;
+use crate::domain::stream::StreamState;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::run::{self, HomeRun};
-use crate::store::{ReaderBatch, RunRecord, Store, StoreError, TailObserver};
+use crate::store::{FreshRun, ReaderBatch, RunRecord, Store, StoreError, TailObserver};
 use crate::tasks::Tasks;
 
 /// Pause between the first tries to reach a home.
@@ -39,6 +42,8 @@ pub struct Pull {
 
 struct Shared {
     store: Store,
+    hub: Arc<Hub>,
+    admission: Admission,
     peers: Peers,
     clock: Clock,
     entropy: Entropy,
@@ -46,8 +51,7 @@ struct Shared {
     options: ReaderOptions,
     backoff: Backoff,
     tasks: Tasks,
-    lines: HashMap<PeerId, Arc<Line>>,
-    terminal: HashMap<PeerId, TerminalTypes>,
+    lines: Mutex<HashMap<PeerId, Arc<Line>>>,
     /// Streams with a reader; true while it has a place.
     active: Mutex<HashMap<i64, bool>>,
 }
@@ -57,24 +61,19 @@ impl Pull {
     pub fn new(
         store: Store,
         hub: &Arc<Hub>,
-        peers: Peers,
+        (admission, peers): (Admission, Peers),
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
         options: ReaderOptions,
         tasks: Tasks,
     ) -> Result<Self, BackoffError> {
         let backoff = Backoff::try_new(options.backoff, options.max_backoff)?;
-        let line = |peer: &Arc<Peer>| {
-            let hub = Arc::clone(hub);
-            let line = Line::new(options.streams_per_peer, move |stream_no| hub.is_watched(stream_no));
-            (peer.id().clone(), line)
-        };
-        let lines = peers.all().iter().map(line).collect();
-        let types = |peer: &Arc<Peer>| (peer.id().clone(), terminal_types(&peer.options.terminal_events));
-        let terminal = peers.all().iter().map(types).collect();
-        let active = Mutex::default();
+        let (active, lines) = (Mutex::default(), Mutex::default());
+        let hub = Arc::clone(hub);
         let shared = Shared {
             store,
+            hub,
+            admission,
             peers,
             clock,
             entropy,
@@ -83,7 +82,6 @@ impl Pull {
             backoff,
             tasks,
             lines,
-            terminal,
             active,
         };
         Ok(Pull { shared: Arc::new(shared) })
@@ -113,21 +111,29 @@ impl Pull {
         Ok(resumed)
     }
 
+    /// Starts a reader for a run that was just made.
+    pub fn start_fresh(&self, fresh: FreshRun) {
+        self.start_at(fresh.record, Some(fresh.state));
+    }
+
     /// Starts a reader for a run, unless it has one, is finished, or has no configured home.
     pub fn start(&self, run: RunRecord) {
+        self.start_at(run, None);
+    }
+
+    fn start_at(&self, run: RunRecord, state: Option<StreamState>) {
         let Some(home) = run.home.as_ref().filter(|_| run.is_followed()) else { return };
-        let (Some(peer), Some(line)) = (self.shared.peers.find(home), self.shared.lines.get(home)) else {
-            return;
-        };
+        let Some(peer) = self.shared.may_read(home, &run) else { return };
         if self.lock().insert(run.stream_no, false).is_some() {
             return;
         }
         let reader = Reader {
-            terminal: self.shared.terminal.get(home).cloned().unwrap_or_default(),
-            peer: Arc::clone(peer),
-            line: Arc::clone(line),
+            terminal: terminal_types(&peer.options.terminal_events),
+            line: self.shared.line(home),
+            peer,
             shared: Arc::clone(&self.shared),
             run,
+            state,
             failures: 0,
             quiet: 0,
             healing: false,
@@ -150,7 +156,8 @@ impl Pull {
 
     /// How many readers have a place at a peer.
     pub fn streams_of(&self, peer: &PeerId) -> usize {
-        self.shared.lines.get(peer).map_or(0, |line| line.taken())
+        let lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(peer).map_or(0, |line| line.taken())
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i64, bool>> {
@@ -158,10 +165,32 @@ impl Pull {
     }
 }
 
+impl Shared {
+    /// The places for readers at one peer.
+    fn line(&self, peer: &PeerId) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lines.entry(peer.clone()).or_insert_with(|| {
+            let hub = Arc::clone(&self.hub);
+            Line::new(self.options.streams_per_peer, move |stream_no| hub.is_watched(stream_no))
+        });
+        Arc::clone(line)
+    }
+
+    /// The home of a run, as it stands now, if it may be read from.
+    fn may_read(&self, home: &PeerId, run: &RunRecord) -> Option<Arc<Peer>> {
+        let (tenant, agent) = (run.key.tenant.as_str(), run.agent.as_ref().map(|agent| agent.as_str()));
+        self.peers
+            .find(home)
+            .filter(|peer| self.admission.may_send(Some(tenant), Action::ReadEvents, peer, agent).is_ok())
+    }
+}
+
 /// The task of one run.
 struct Reader {
     shared: Arc<Shared>,
     run: RunRecord,
+    /// Where the stream stands, when that is known without a look.
+    state: Option<StreamState>,
     peer: Arc<Peer>,
     line: Arc<Line>,
     terminal: TerminalTypes,
@@ -183,20 +212,52 @@ enum Next {
 impl Reader {
     async fn serve(mut self) {
         let stopping = self.shared.tasks.stopping().clone();
-        while let Some(pause) = self.round(&stopping).await {
+        let mut is_done = false;
+        while self.is_welcome() {
+            let Some(pause) = self.round(&stopping).await else {
+                is_done = true;
+                break;
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = stopping.cancelled() => break,
+                () = self.peer.gone().cancelled() => {}
+                () = stopping.cancelled() => {
+                    is_done = true;
+                    break;
+                }
             }
         }
         self.shared.metrics.readers.dec();
         self.set_active(None);
+        // The home may have been let in again between the look at it and here.
+        if !is_done {
+            Pull { shared: self.shared }.start(self.run);
+        }
+    }
+
+    /// Takes the home as it stands now; false when it may not be read from any more. Once it may again, its
+    /// runs are taken up anew.
+    fn is_welcome(&mut self) -> bool {
+        if !self.peer.gone().is_cancelled() {
+            return true;
+        }
+        let peer = self.shared.may_read(self.peer.id(), &self.run);
+        if let Some(peer) = &peer {
+            self.terminal = terminal_types(&peer.options.terminal_events);
+            self.peer = Arc::clone(peer);
+        }
+        peer.is_some()
     }
 
     /// One connection and what follows from it; `None` when the reader is done.
     async fn round(&mut self, stopping: &CancellationToken) -> Option<Duration> {
+        let gone = self.peer.gone().clone();
         let visit = tokio::select! {
             visit = self.visit() => visit,
+            () = gone.cancelled() => {
+                self.set_active(Some(false));
+                return Some(Duration::ZERO);
+            }
             () = stopping.cancelled() => return None,
         };
         match self.after(visit).await {
@@ -209,11 +270,12 @@ impl Reader {
         }
     }
 
-    async fn visit(&self) -> Visit {
+    async fn visit(&mut self) -> Visit {
         self.shared.metrics.readers_waiting.inc();
         let place = self.line.enter(self.run.stream_no).await;
         self.shared.metrics.readers_waiting.dec();
         self.set_active(Some(true));
+        let state = self.state.take();
         let visitor = Visitor {
             run: &self.run,
             peer: &self.peer,
@@ -222,8 +284,9 @@ impl Reader {
             options: &self.shared.options,
             terminal: &self.terminal,
             healing: self.healing,
+            tasks: &self.shared.tasks,
         };
-        let visit = visitor.visit().await;
+        let visit = visitor.visit(state).await;
         drop(place);
         self.set_active(Some(false));
         visit

@@ -9,16 +9,19 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
-use super::options::{ReaderOptions, TerminalEvent};
-use super::peers::Peer;
+use super::options::ReaderOptions;
+use super::peer::Peer;
+use super::peer_options::TerminalEvent;
 use crate::domain::event::{Appended, NewEvent, Sender};
 use crate::domain::limits;
+use crate::domain::stream::StreamState;
 use crate::metrics::{Metrics, PeerOutcome, Reason};
 use crate::outbound::{CallContext, EventStream, OpenFailure, StreamEnd};
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::problem::PeerError;
 use crate::protocol::sse::{DecodeError, Frame};
 use crate::store::{ReaderBatch, RunRecord, Store, StoreError};
+use crate::tasks::Tasks;
 
 /// Frames taken in one batch.
 const BATCH_FRAMES: usize = 256;
@@ -65,6 +68,7 @@ pub(super) struct Visitor<'a> {
     pub(super) terminal: &'a TerminalTypes,
     /// This connection was made because of a hole.
     pub(super) healing: bool,
+    pub(super) tasks: &'a Tasks,
 }
 
 /// What is known while a connection lasts.
@@ -84,7 +88,7 @@ struct Progress {
 
 impl Visitor<'_> {
     /// The whole connection, from the first byte to its end.
-    pub(super) async fn visit(&self) -> Visit {
+    pub(super) async fn visit(&self, state: Option<StreamState>) -> Visit {
         let mut progress = Progress {
             brought_new: false,
             seen: 0,
@@ -93,15 +97,29 @@ impl Visitor<'_> {
             passed_history: false,
             announced: Vec::new(),
         };
-        let end = match self.open(&mut progress).await {
-            Ok(mut stream) => self.pump(&mut stream, &mut progress).await.unwrap_or_else(VisitEnd::Store),
+        let end = match self.open(state, &mut progress).await {
+            Ok(mut stream) => {
+                let end = self.pump(&mut stream, &mut progress).await.unwrap_or_else(VisitEnd::Store);
+                if matches!(end, VisitEnd::Complete) {
+                    // Its last bytes are under way: read to the end, the connection serves the next run.
+                    self.tasks.spawn(stream.finish());
+                }
+                end
+            }
             Err(end) => end,
         };
         Visit { brought_new: progress.brought_new, end }
     }
 
-    async fn open(&self, progress: &mut Progress) -> Result<EventStream, VisitEnd> {
-        let state = self.store.stream_state(self.run.stream_no).await.map_err(VisitEnd::Store)?;
+    async fn open(
+        &self,
+        state: Option<StreamState>,
+        progress: &mut Progress,
+    ) -> Result<EventStream, VisitEnd> {
+        let state = match state {
+            Some(state) => state,
+            None => self.store.stream_state(self.run.stream_no).await.map_err(VisitEnd::Store)?,
+        };
         let after = state.resume_from();
         progress.whole_to = state.open_hole().is_none().then_some(after);
         let context = call_context(self.run);
@@ -185,9 +203,9 @@ impl Visitor<'_> {
         }
         let ends = batch.events.iter().any(|event| event.terminal.is_some());
         let sender = Sender::Peer(self.peer.id().clone());
-        let results = self.store.append_read(self.run.stream_no, sender, batch).await?;
+        let (results, state) = self.store.append_read(self.run.stream_no, sender, batch).await?;
         self.count(&results, progress);
-        let complete = self.look_at_holes(progress, ends).await?;
+        let complete = self.look_at_holes(progress, &state, ends).await?;
         Ok(complete.then_some(VisitEnd::Complete))
     }
 
@@ -212,11 +230,15 @@ impl Visitor<'_> {
 
     /// Sets or clears the time by which an open hole must be filled; answers whether the log holds the run
     /// to its end.
-    async fn look_at_holes(&self, progress: &mut Progress, ends: bool) -> Result<bool, StoreError> {
+    async fn look_at_holes(
+        &self,
+        progress: &mut Progress,
+        state: &StreamState,
+        ends: bool,
+    ) -> Result<bool, StoreError> {
         if progress.whole_to.is_some() && !ends {
             return Ok(false); // every event came in its turn
         }
-        let state = self.store.stream_state(self.run.stream_no).await?;
         let Some(hole) = state.open_hole() else {
             progress.whole_to = Some(state.resume_from());
             progress.hole_due = None;
@@ -247,8 +269,8 @@ impl Visitor<'_> {
             "the home passed over events for good");
         let sender = Sender::Peer(self.peer.id().clone());
         let batch = ReaderBatch { gaps, ..ReaderBatch::default() };
-        self.store.append_read(self.run.stream_no, sender, batch).await?;
-        Ok(self.store.stream_state(self.run.stream_no).await?.is_complete())
+        let (_, state) = self.store.append_read(self.run.stream_no, sender, batch).await?;
+        Ok(state.is_complete())
     }
 
     /// Sorts frames into what the log takes; answers whether the home called the run lost.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::admission::Caller;
-use super::peers::{Peer, Peers};
+use super::admission::{Action, Admission};
+use super::identity::Caller;
+use super::peer::Peer;
+use super::peers::Peers;
 use super::pull::Pull;
 use super::read::call_context;
 use crate::domain::event::RunKey;
-use crate::domain::id::{PeerId, RunId, TenantId};
+use crate::domain::id::{PeerId, RunId};
 use crate::domain::limits;
+use crate::domain::policy::{Denial, Rule};
 use crate::domain::run::{FollowState, RunStatus};
 use crate::domain::stream::StreamState;
 use crate::outbound::{Answer, CallContext, CallFailure};
@@ -46,22 +49,24 @@ pub struct RunPage {
 #[derive(Clone)]
 pub struct Runs {
     store: Store,
+    admission: Admission,
     peers: Peers,
     pull: Pull,
 }
 
 impl Runs {
     /// Over the runs of `store`.
-    pub fn new(store: Store, peers: Peers, pull: Pull) -> Self {
-        Runs { store, peers, pull }
+    pub fn new(store: Store, admission: Admission, peers: Peers, pull: Pull) -> Self {
+        Runs { store, admission, peers, pull }
     }
 
-    /// The run, if this tenant has it; anything else is not there.
-    pub async fn find(&self, tenant: &TenantId, run_id: &str) -> Result<RunRecord, Problem> {
+    /// The run, if the caller may see it; anything else is not there.
+    pub async fn find(&self, caller: &Caller, run_id: &str) -> Result<RunRecord, Problem> {
         let not_found = || Problem::new(ErrorCode::NotFound, "there is no such run").with("field", "run_id");
         let run = RunId::parse(run_id).map_err(|_| not_found())?;
-        let key = RunKey { tenant: tenant.clone(), run };
-        self.store.find_run(&key).await?.ok_or_else(not_found)
+        let key = RunKey { tenant: caller.tenant.clone(), run };
+        let found = self.store.find_run(&key).await?;
+        found.filter(|run| caller.may_see(run.principal.as_ref())).ok_or_else(not_found)
     }
 
     /// The run with its stream.
@@ -71,16 +76,22 @@ impl Runs {
         Ok(RunView { record, state, follow })
     }
 
-    /// A page of a tenant's runs.
+    /// A page of a tenant's runs. A peer lists them only where it may see them all.
     pub async fn list(
         &self,
-        tenant: &TenantId,
+        caller: &Caller,
         status: Option<RunStatus>,
-        cursor: Option<&str>,
-        limit: u32,
+        (cursor, limit): (Option<&str>, u32),
+        correlation_id: &str,
     ) -> Result<RunPage, Problem> {
+        if !caller.may_see(None) {
+            let reason = "a peer without the grant `subscribe` looks at its own runs, one by one".to_owned();
+            let denial = Denial { rule: Rule::OperationNotGranted, reason };
+            let audited = (caller.subject(), caller.tenant.as_str());
+            return Err(self.admission.refuse(denial, audited, Action::ReadRuns, correlation_id));
+        }
         let after = cursor.map(|cursor| self.open_cursor(cursor)).transpose()?;
-        let mut records = self.store.list_runs(tenant, status, after, limit + 1).await?;
+        let mut records = self.store.list_runs(&caller.tenant, status, after, limit + 1).await?;
         let more = records.len() > limit as usize;
         records.truncate(limit as usize);
         let next_cursor = records.last().filter(|_| more).map(|last| self.make_cursor(last));
@@ -123,7 +134,7 @@ impl Runs {
 
     /// What the home says of the run now; `None` when it cannot be asked.
     pub async fn ask_home(&self, record: &RunRecord) -> Option<HomeRun> {
-        let peer = self.peers.find(record.home.as_ref()?)?;
+        let peer = self.peers.find(record.home.as_ref()?).filter(|peer| peer.takes_part())?;
         let context = call_context(record);
         let answer = peer.client.get_run(context, record.remote_run_id.as_str()).await.ok()?;
         run::parse_answer(&answer.body).filter(|_| answer.is_success())
@@ -146,16 +157,23 @@ impl Runs {
             return Err(Problem::new(ErrorCode::RunLost, reason));
         }
         let peer = self.home(record)?;
+        let agent = record.agent.as_ref().map(|agent| agent.as_str());
+        self.admission.may_send(Some(caller.tenant.as_str()), Action::CancelRun, &peer, agent).map_err(
+            |denial| {
+                let audited = (caller.subject(), caller.tenant.as_str());
+                self.admission.refuse(denial, audited, Action::CancelRun, correlation_id)
+            },
+        )?;
         let context = CallContext {
             principal: Some(&caller.principal),
             correlation_id: Some(correlation_id),
             ..call_context(record)
         };
         let called = peer.client.cancel_run(context, record.remote_run_id.as_str()).await;
-        cancel_answer(peer, called)
+        cancel_answer(&peer, called)
     }
 
-    fn home(&self, record: &RunRecord) -> Result<&Arc<Peer>, Problem> {
+    fn home(&self, record: &RunRecord) -> Result<Arc<Peer>, Problem> {
         let Some(home) = &record.home else {
             return Err(Problem::new(
                 ErrorCode::CapabilityUnsupported,
@@ -173,6 +191,9 @@ impl Runs {
 
 fn cancel_answer(peer: &Peer, called: Result<Answer, CallFailure>) -> Result<HomeRun, Problem> {
     let answer = called.map_err(|failure| match failure {
+        CallFailure::Denied(reason) => Problem::new(ErrorCode::PeerAddressDenied, reason)
+            .with("outcome", "not_started")
+            .with("peer", peer.id().as_str()),
         CallFailure::NeverLeft(reason) => Problem::new(ErrorCode::EventsProxyFailed, reason)
             .with("outcome", "not_started")
             .with("peer", peer.id().as_str()),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::Admission;
 use super::options::{ForwardOptions, RetentionOptions};
 use crate::clock::{Clock, millis};
 use crate::metrics::Metrics;
@@ -19,6 +20,8 @@ pub struct Sweep {
     pub clock: Clock,
     /// Counts what was removed, shows sizes.
     pub metrics: Arc<Metrics>,
+    /// Forgets callers not seen of late.
+    pub admission: Admission,
     /// How long events are kept.
     pub retention: RetentionOptions,
     /// How long forwards are kept.
@@ -64,6 +67,7 @@ impl Sweep {
             while self.store.expire_surplus(self.retention.max_events_per_tenant).await? > 0 {}
         }
         while self.store.sweep_forwards(now_ms - millis(self.forward.kept)).await? > 0 {}
+        self.admission.sweep();
         self.measure();
         Ok(())
     }

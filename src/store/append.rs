@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::Store;
+use super::audit::{Actor, AuditRecord};
 use super::error::StoreError;
 use super::heads;
 use super::page::{EventRow, PageRange, read_page};
+use super::quotas::Quotas;
 use crate::domain::event::{Appended, NewEvent, RunKey, Sender};
 use crate::domain::holes::GapReason;
 use crate::domain::id::AgentId;
@@ -41,26 +43,69 @@ impl Store {
         sender: Sender,
         entries: Vec<BatchEntry>,
     ) -> Result<Vec<Appended>, StoreError> {
+        self.append_batch_within(sender, entries, Quotas::default()).await
+    }
+
+    /// The same, unless a tenant would come to hold more bytes than its quota: then nothing of the batch is
+    /// kept. Repeats of what is held cost nothing and are answered at any time.
+    pub async fn append_batch_within(
+        &self,
+        sender: Sender,
+        entries: Vec<BatchEntry>,
+        quotas: Quotas,
+    ) -> Result<Vec<Appended>, StoreError> {
+        self.append_unit(sender, entries, quotas, None).await
+    }
+
+    /// The same, with a record of who pushed what in the audit.
+    pub async fn append_pushed(
+        &self,
+        sender: Sender,
+        entries: Vec<BatchEntry>,
+        quotas: Quotas,
+        by: Actor,
+    ) -> Result<Vec<Appended>, StoreError> {
+        self.append_unit(sender, entries, quotas, Some(by)).await
+    }
+
+    async fn append_unit(
+        &self,
+        sender: Sender,
+        entries: Vec<BatchEntry>,
+        quotas: Quotas,
+        by: Option<Actor>,
+    ) -> Result<Vec<Appended>, StoreError> {
         let bytes = entries.iter().map(|entry| entry.event.json.len()).sum();
         self.writer
             .run_or_refuse(bytes, move |unit| {
+                let held = unit.bytes_before(&entries, quotas)?;
                 let mut results = Vec::with_capacity(entries.len());
                 for entry in &entries {
                     let stream_no = unit.stream_for(&entry.key, &sender, entry.agent.as_ref())?;
                     results.push(unit.append(stream_no, &sender, &entry.event)?);
+                }
+                for (tenant, before) in held {
+                    unit.check_growth(&tenant, before, quotas.stored_bytes)?;
+                }
+                if let (Some(by), Some(first)) = (by, entries.first()) {
+                    let stored =
+                        results.iter().filter(|result| matches!(result, Appended::Stored(_))).count();
+                    let meta = format!("{{\"events\":{},\"stored\":{stored}}}", entries.len());
+                    let record = by.record("events.ingest", first.key.run.as_str(), "done", "");
+                    unit.audit(&AuditRecord { meta: &meta, ..record })?;
                 }
                 Ok(results)
             })
             .await
     }
 
-    /// Appends what a reader brought, atomically. Waits its turn.
+    /// Appends what a reader brought, atomically, and answers where the stream stands then. Waits its turn.
     pub async fn append_read(
         &self,
         stream_no: i64,
         sender: Sender,
         batch: ReaderBatch,
-    ) -> Result<Vec<Appended>, StoreError> {
+    ) -> Result<(Vec<Appended>, StreamState), StoreError> {
         let bytes = batch.events.iter().map(|event| event.json.len()).sum();
         self.writer
             .run(bytes, move |unit| {
@@ -74,7 +119,8 @@ impl Store {
                 for (reason, bytes) in &batch.invalid {
                     unit.set_aside(stream_no, "upstream_invalid", &sender, None, reason, bytes)?;
                 }
-                Ok(results)
+                let state = unit.heads.get(unit.connection, stream_no)?.state();
+                Ok((results, state))
             })
             .await
     }

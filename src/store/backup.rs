@@ -1,7 +1,9 @@
 //! Backup and restore: a copy that is whole, checked and named last.
 //!
 //! A backup may be taken while a gateway runs. A restore gives the log a new incarnation, so that a cursor
-//! of the lost log is refused instead of being answered with other events.
+//! of the lost log is refused instead of being answered with other events. The audit's chain goes on, bound
+//! to where it began. Tokens and peers are as they were: what was revoked since the backup is to be revoked
+//! again, and nonces taken since are not known.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

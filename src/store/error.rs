@@ -2,6 +2,8 @@
 
 use rusqlite::ErrorCode;
 
+use super::quotas::QuotaExceeded;
+
 /// Why a unit of work or a read did not happen. Nothing of a failed unit is kept.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -11,6 +13,9 @@ pub enum StoreError {
     /// The writer's queue is full.
     #[error("the event log has more work waiting than it may hold")]
     Overloaded,
+    /// The tenant may not have more. Nothing of the unit was kept.
+    #[error("the tenant's quota `{}` of {} is used up: {}", .0.quota, .0.limit, .0.used)]
+    QuotaExceeded(QuotaExceeded),
     /// The store has stopped: the gateway is going down.
     #[error("the event log is closed")]
     Closed,

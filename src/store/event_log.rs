@@ -341,6 +341,7 @@ impl Unit<'_> {
             object: &object,
             outcome: kind,
             reason,
+            meta: "",
         })
     }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::error::StoreError;
+use super::quotas::{QuotaExceeded, Quotas};
+use super::settle::FreshRun;
 use crate::domain::forward::{AttemptOutcome, ForwardState};
 use crate::domain::id::{AgentId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::json_equal;
@@ -119,6 +121,8 @@ pub enum Reserved {
     Known(Box<ForwardRecord>),
     /// The caller's key was used for another request.
     KeyReused,
+    /// The tenant may not have another. Nothing was kept.
+    QuotaExceeded(QuotaExceeded),
 }
 
 /// How a forward comes to rest, or is handed to the reconciler.
@@ -156,14 +160,16 @@ pub struct ForwardedRun {
 }
 
 impl Store {
-    /// Writes the intent, unless the caller's key is known. Nothing may leave before this has answered.
+    /// Writes the intent, unless the caller's key is known or a quota is used up. Nothing may leave before
+    /// this has answered.
     pub async fn reserve_forward(
         &self,
         forward: ForwardRecord,
         key: Option<CallerKey>,
+        quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
         let bytes = forward.request.len();
-        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(forward, key.as_ref())).await
+        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(forward, key.as_ref(), quotas)).await
     }
 
     /// Records that an attempt is about to leave; false when the forward is not any more where `record` has
@@ -216,9 +222,9 @@ impl Store {
         forward_id: &ForwardId,
         attempt: AttemptRecord,
         run: ForwardedRun,
-    ) -> Result<ForwardRecord, StoreError> {
+    ) -> Result<(ForwardRecord, Option<FreshRun>), StoreError> {
         let id = forward_id.clone();
-        self.writer.run(run.answer.len(), move |unit| unit.settle_forwarded(&id, attempt, &run)).await
+        self.writer.run(run.answer.len(), move |unit| unit.settle_forwarded(&id, attempt, run)).await
     }
 
     /// The forward, if this tenant has it.

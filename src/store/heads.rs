@@ -4,12 +4,13 @@
 //! every head it touched; a group that fails empties the cache.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
+use super::quotas;
 use crate::domain::holes::{GapReason, Head, Hole};
 use crate::domain::run::RunStatus;
 use crate::domain::stream::StreamState;
@@ -21,6 +22,7 @@ const CACHED_HEADS: usize = 50_000;
 #[derive(Debug, Clone)]
 pub(super) struct StreamHead {
     pub(super) stream_no: i64,
+    pub(super) tenant: Arc<str>,
     /// The peer that gives sequences; empty means this gateway.
     pub(super) home: Arc<str>,
     pub(super) head: Head,
@@ -30,14 +32,17 @@ pub(super) struct StreamHead {
     pub(super) lost: Option<Arc<str>>,
     pub(super) event_count: u64,
     pub(super) byte_count: u64,
+    /// The bytes that its row, and its tenant's usage, know of.
+    saved_bytes: u64,
     pub(super) finished_at_ms: Option<i64>,
 }
 
 impl StreamHead {
     /// A stream nothing was appended to yet.
-    pub(super) fn new(stream_no: i64, home: &str, status: RunStatus) -> Self {
+    pub(super) fn new(stream_no: i64, tenant: &str, home: &str, status: RunStatus) -> Self {
         StreamHead {
             stream_no,
+            tenant: Arc::from(tenant),
             home: Arc::from(home),
             head: Head::default(),
             revision: 0,
@@ -46,6 +51,7 @@ impl StreamHead {
             lost: None,
             event_count: 0,
             byte_count: 0,
+            saved_bytes: 0,
             finished_at_ms: None,
         }
     }
@@ -59,6 +65,11 @@ impl StreamHead {
     pub(super) fn is_given_up(&self, sequence: u64) -> bool {
         let mut holes = self.head.holes().iter();
         holes.any(|hole| hole.reason.is_some() && (hole.from..=hole.to).contains(&sequence))
+    }
+
+    /// By how many bytes it has moved since its row was written.
+    fn growth(&self) -> i64 {
+        self.byte_count as i64 - self.saved_bytes as i64
     }
 
     /// What readers may know.
@@ -83,22 +94,31 @@ pub(super) struct Heads {
     numbers: HashMap<(Arc<str>, Arc<str>), i64>,
     /// Changed in this group, not yet written.
     dirty: BTreeSet<i64>,
-    /// As they were before the unit at work touched them; `None` for those it created.
-    undo: Vec<(i64, Option<StreamHead>)>,
-    /// Dirty before the unit at work began.
-    dirty_before: BTreeSet<i64>,
+    /// What the unit at work touched, as it was before.
+    undo: Vec<Touched>,
+}
+
+/// A head that the unit at work touched.
+#[derive(Debug)]
+struct Touched {
+    number: i64,
+    /// `None` when the unit created it.
+    before: Option<StreamHead>,
+    was_dirty: bool,
 }
 
 impl Heads {
     /// A unit of work begins.
     pub(super) fn begin_unit(&mut self) {
         self.undo.clear();
-        self.dirty_before.clone_from(&self.dirty);
     }
 
     /// The unit failed: everything it touched is as before.
     pub(super) fn undo_unit(&mut self) {
-        for (number, before) in std::mem::take(&mut self.undo).into_iter().rev() {
+        for Touched { number, before, was_dirty } in std::mem::take(&mut self.undo).into_iter().rev() {
+            if !was_dirty {
+                self.dirty.remove(&number);
+            }
             match before {
                 Some(head) => drop(self.by_number.insert(number, head)),
                 None => {
@@ -107,7 +127,6 @@ impl Heads {
                 }
             }
         }
-        self.dirty = std::mem::take(&mut self.dirty_before);
     }
 
     /// The group failed, or somebody changed rows behind the cache: forget everything.
@@ -153,8 +172,8 @@ impl Heads {
             .execute(params![tenant, stream, home, status.as_str(), now_ms])?;
         let number = connection.last_insert_rowid();
         self.numbers.insert((Arc::from(tenant), Arc::from(stream)), number);
-        self.by_number.insert(number, StreamHead::new(number, home, status));
-        self.undo.push((number, None));
+        self.by_number.insert(number, StreamHead::new(number, tenant, home, status));
+        self.undo.push(Touched { number, before: None, was_dirty: false });
         Ok(number)
     }
 
@@ -174,27 +193,41 @@ impl Heads {
     ) -> Result<&mut StreamHead, StoreError> {
         self.get(connection, number)?;
         let head = self.by_number.get_mut(&number).ok_or_else(|| missing(number))?;
-        if !self.undo.iter().any(|(touched, _)| *touched == number) {
-            self.undo.push((number, Some(head.clone())));
+        let was_dirty = !self.dirty.insert(number);
+        if !self.undo.iter().any(|touched| touched.number == number) {
+            self.undo.push(Touched { number, before: Some(head.clone()), was_dirty });
         }
-        self.dirty.insert(number);
         Ok(head)
     }
 
-    /// Writes every changed head and answers which moved.
+    /// Writes every changed head, and what that changes for their tenants, and answers which moved.
     pub(super) fn flush(&mut self, connection: &Connection, now_ms: i64) -> Result<Vec<i64>, StoreError> {
         let moved: Vec<i64> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let mut grown: BTreeMap<Arc<str>, i64> = BTreeMap::new();
         for number in &moved {
             if let Some(head) = self.by_number.get_mut(number) {
                 head.revision += 1;
                 save(connection, head, now_ms)?;
+                *grown.entry(Arc::clone(&head.tenant)).or_default() += head.growth();
+                head.saved_bytes = head.byte_count;
             }
+        }
+        for (tenant, by) in grown.iter().filter(|(_, by)| **by != 0) {
+            quotas::move_bytes(connection, tenant, *by)?;
         }
         if self.by_number.len() > CACHED_HEADS {
             self.by_number.clear();
             self.numbers.clear();
         }
         Ok(moved)
+    }
+
+    /// The bytes of a tenant's events, with what this group has changed so far.
+    pub(super) fn stored_bytes(&self, connection: &Connection, tenant: &str) -> Result<u64, StoreError> {
+        let committed = quotas::committed_bytes(connection, tenant)?;
+        let changed = self.dirty.iter().filter_map(|number| self.by_number.get(number));
+        let growth: i64 = changed.filter(|head| *head.tenant == *tenant).map(StreamHead::growth).sum();
+        Ok((committed + growth).max(0) as u64)
     }
 
     /// A head that is in the cache.
@@ -236,7 +269,7 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
     let holes = load_holes(connection, number)?;
     let mut statement = connection.prepare_cached(
         "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
-                event_count, byte_count, finished_at
+                event_count, byte_count, finished_at, tenant_id
          FROM streams WHERE stream_no = ?1",
     )?;
     let row = statement
@@ -250,15 +283,18 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
                 row.get::<_, bool>(5)?,
                 row.get::<_, Option<String>>(6)?,
                 (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?, row.get::<_, Option<i64>>(9)?),
+                row.get::<_, String>(10)?,
             ))
         })
         .optional()?
         .ok_or_else(|| missing(number))?;
-    let (home, oldest, last, revision, status, ended, lost, (event_count, byte_count, finished_at_ms)) = row;
+    let (home, oldest, last, revision, status, ended, lost, counts, tenant) = row;
+    let (event_count, byte_count, finished_at_ms) = counts;
     let inconsistent =
         |column| StoreError::Inconsistent { table: "streams", column, row: number.to_string() };
     Ok(StreamHead {
         stream_no: number,
+        tenant: Arc::from(tenant),
         home: Arc::from(home),
         head: Head::restore(oldest as u64, last as u64, holes).map_err(|_| inconsistent("last_sequence"))?,
         revision: revision as u64,
@@ -267,6 +303,7 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
         lost: lost.map(Arc::from),
         event_count: event_count as u64,
         byte_count: byte_count as u64,
+        saved_bytes: byte_count as u64,
         finished_at_ms,
     })
 }

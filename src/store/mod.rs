@@ -6,6 +6,8 @@
 
 mod append;
 mod audit;
+mod audit_log;
+mod audit_verify;
 mod backup;
 mod checkpoint;
 mod connection;
@@ -14,11 +16,15 @@ mod event_key;
 mod event_log;
 mod forwards;
 mod heads;
+mod nonces;
 mod page;
+mod peer_entries;
+mod quotas;
 mod readers;
 mod retention;
 mod runs;
 mod settle;
+mod tokens;
 mod writer;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -27,16 +33,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sqlx::sqlite::SqlitePool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::append::{BatchEntry, ReaderBatch};
+pub use self::audit::{Actor, NewAudit};
+pub use self::audit_log::{AuditCheckpoint, AuditFilter, AuditRow};
+pub use self::audit_verify::{AuditReport, read_audit, verify_audit};
 pub use self::backup::{BackupError, backup, restore};
 pub use self::error::StoreError;
 pub use self::forwards::{AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, Reserved, Settlement};
 pub use self::page::{EventRow, PageRange};
+pub use self::peer_entries::PeerEntry;
+pub use self::quotas::{QuotaExceeded, Quotas};
 pub use self::runs::RunRecord;
+pub use self::settle::FreshRun;
+pub use self::tokens::TokenRecord;
 pub use self::writer::TailObserver;
 
+use self::audit::AuditChain;
 use self::readers::Readers;
 use self::writer::Writer;
 use crate::clock::Clock;
@@ -88,6 +103,8 @@ pub struct Store {
     pool: SqlitePool,
     clock: Clock,
     incarnation: Arc<str>,
+    audit_origin: Arc<str>,
+    audit_moved: Arc<Notify>,
     gateway_secret: Arc<[u8]>,
     failed: CancellationToken,
     lock: Arc<File>,
@@ -123,17 +140,23 @@ impl Store {
         let pool = connection::open_pool(database).await?;
         let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
         let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
+        let audit_origin = audit_log::origin(&pool, &incarnation).await?;
+        let audit_moved = Arc::new(Notify::new());
+        let chain = AuditChain::new(&audit_origin, Arc::clone(&audit_moved))?;
         let failed = CancellationToken::new();
         let checkpointer = checkpoint::Checkpointer::start(database)?;
         let connection = connection::open_writer(database)?;
         let heard = (observer, metrics);
-        let (writer, _) = Writer::start(connection, checkpointer, clock.clone(), heard, failed.clone())?;
+        let (writer, _) =
+            Writer::start(connection, checkpointer, clock.clone(), heard, failed.clone(), chain)?;
         Ok(Store {
             clock,
             writer,
             readers: Readers::open(database, tasks)?,
             pool,
             incarnation: Arc::from(incarnation),
+            audit_origin: Arc::from(audit_origin),
+            audit_moved,
             gateway_secret: Arc::from(secret.into_bytes()),
             failed,
             lock: Arc::new(lock),

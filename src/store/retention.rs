@@ -10,7 +10,7 @@ use super::error::StoreError;
 use super::writer::Unit;
 
 /// Rows removed in one unit: appends run between two of them.
-const ROWS_PER_UNIT: u32 = 2000;
+pub(super) const ROWS_PER_UNIT: u32 = 2000;
 /// Streams looked at in one unit.
 const STREAMS_PER_UNIT: u32 = 64;
 
@@ -71,7 +71,8 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets idempotency keys past their time and forwards at rest since before `before_ms`.
+    /// Forgets idempotency keys and nonces past their time, the use of days long past, and forwards at rest
+    /// since before `before_ms`. Answers 0 when nothing is left to do.
     pub async fn sweep_forwards(&self, before_ms: i64) -> Result<usize, StoreError> {
         self.writer
             .run(0, move |unit| {
@@ -92,7 +93,11 @@ impl Store {
                               LIMIT ?2)",
                     )?
                     .execute(params![before_ms, ROWS_PER_UNIT])?;
-                Ok(keys + forwards)
+                unit.sweep_usage()?;
+                let nonces = unit.sweep_nonces()?;
+                // Under load some run out at any moment: only a full step means that there is more to do.
+                let nonces = if nonces < ROWS_PER_UNIT as usize { 0 } else { nonces };
+                Ok(keys + forwards + nonces)
             })
             .await
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
+use sha2::{Digest, Sha256};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -15,6 +16,7 @@ use super::writer::Unit;
 use crate::domain::event::{RunKey, Sender};
 use crate::domain::id::{AgentId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::run::RunStatus;
+use crate::domain::succession::to_hex;
 
 /// The columns of a [`RunRecord`], for `concat!` with a condition.
 macro_rules! run_columns {
@@ -153,7 +155,10 @@ impl Unit<'_> {
 
     fn free_name(&mut self, run: &NewRun<'_>) -> Result<String, StoreError> {
         let with_peer = format!("{}@{}", run.run_id, run.home);
-        let derived = format!("run_{}", run.forward_id.unwrap_or(run.home).trim_start_matches("fwd_"));
+        let derived = match run.forward_id {
+            Some(forward_id) => format!("run_{}", forward_id.trim_start_matches("fwd_")),
+            None => format!("run_{}", digest_name(run.home, run.run_id)),
+        };
         for name in [run.run_id.to_owned(), with_peer, derived] {
             if RunId::parse(&name).is_ok() && self.find_run_stream(run.tenant, &name)?.is_none() {
                 return Ok(name);
@@ -263,6 +268,7 @@ impl Store {
                     object: run.key.run.as_str(),
                     outcome: "lost",
                     reason: &reason,
+                    meta: "",
                 })
             })
             .await
@@ -328,13 +334,17 @@ impl Unit<'_> {
         agent: Option<&AgentId>,
     ) -> Result<i64, StoreError> {
         let (tenant, run) = (key.tenant.as_str(), key.run.as_str());
-        if let Some(stream_no) = self.find_run_stream(tenant, run)? {
+        // A peer names its runs as it knows them; a run of that name here may be another's.
+        let (home, known) = match sender {
+            Sender::Client => ("", self.find_run_stream(tenant, run)?),
+            Sender::Peer(peer) => {
+                let known = self.find_remote_run(tenant, peer.as_str(), run)?;
+                (peer.as_str(), known.map(|(_, stream_no)| stream_no))
+            }
+        };
+        if let Some(stream_no) = known {
             return Ok(stream_no);
         }
-        let home = match sender {
-            Sender::Client => "",
-            Sender::Peer(peer) => peer.as_str(),
-        };
         let (_, stream_no) = self.create_run(&NewRun {
             tenant,
             run_id: run,
@@ -352,6 +362,12 @@ impl Unit<'_> {
         })?;
         Ok(stream_no)
     }
+}
+
+/// A name that only this run of this home has.
+fn digest_name(home: &str, run_id: &str) -> String {
+    let digest = Sha256::new().chain_update(home).chain_update([0]).chain_update(run_id).finalize();
+    to_hex(&digest[..16])
 }
 
 fn decode(row: &SqliteRow) -> Result<RunRecord, StoreError> {

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::audit::AuditChain;
 use super::checkpoint::Checkpointer;
 use super::error::StoreError;
 use super::heads::Heads;
@@ -39,10 +40,11 @@ pub trait TailObserver: Send + Sync {
     fn advanced(&self, stream_no: i64, state: StreamState, events: Vec<StoredEvent>);
 }
 
-/// What a unit of work may touch: the open transaction and the heads.
+/// What a unit of work may touch: the open transaction, the heads and the end of the audit's chain.
 pub(super) struct Unit<'a> {
     pub(super) connection: &'a Connection,
     pub(super) heads: &'a mut Heads,
+    pub(super) chain: &'a mut AuditChain,
     /// One time for the whole group, in milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
     /// What this unit appended, by stream.
@@ -113,6 +115,7 @@ impl Writer {
         clock: Clock,
         (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
         failed: CancellationToken,
+        chain: AuditChain,
     ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let troubled = Arc::new(AtomicBool::new(false));
@@ -126,6 +129,7 @@ impl Writer {
             failed,
             troubled: told,
             heads: Heads::default(),
+            chain,
         };
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
@@ -184,6 +188,7 @@ struct WriterThread {
     failed: CancellationToken,
     troubled: Arc<AtomicBool>,
     heads: Heads,
+    chain: AuditChain,
 }
 
 impl WriterThread {
@@ -210,6 +215,7 @@ impl WriterThread {
         self.troubled.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {
             self.heads.clear();
+            self.chain.clear();
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
@@ -240,6 +246,7 @@ impl WriterThread {
         let moved = self.heads.flush(&self.connection, now_ms)?;
         self.connection.execute_batch("COMMIT")?;
         self.metrics.log_commits.inc();
+        self.chain.committed();
         self.publish(&moved, appended);
         Ok(())
     }
@@ -248,10 +255,12 @@ impl WriterThread {
     /// up the whole transaction, as it does when the disk is full.
     fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
         self.heads.begin_unit();
+        self.chain.begin_unit();
         self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
         let mut unit = Unit {
             connection: &self.connection,
             heads: &mut self.heads,
+            chain: &mut self.chain,
             now_ms,
             appended: Vec::new(),
             late: 0,
@@ -273,6 +282,7 @@ impl WriterThread {
         }
         self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit")?;
         self.heads.undo_unit();
+        self.chain.undo_unit();
         Ok(Vec::new())
     }
 
