@@ -1,18 +1,21 @@
 //! The OpenAPI document against the code, both ways: routes, methods, codes, and every body that is served.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use causeway::domain::key::SigningKey;
 use causeway::domain::peer::PeerKind;
+use causeway::domain::rate::Rate;
 use causeway::http::ROUTES;
 use causeway::protocol::error_code::ErrorCode;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::support::document::{Ask, Checked, Document};
+use crate::support::document::{Ask, Checked, Document, Operation, Signer};
 use crate::support::gateway::{TENANT, TestGateway, envelope, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, Garbage, PlainFault, RunStatus, ScriptedOrchestrator};
+use crate::support::prod::{CLIENT_SCOPES, Prod, prod_config};
 
 /// What was checked, over all tests' clients.
 type Seen = Mutex<BTreeSet<(String, u16)>>;
@@ -105,6 +108,7 @@ async fn a_path_takes_its_documented_methods_and_no_other() {
     for (path, documented) in &methods {
         let target = path.replace("{run_id}", "run_x").replace("{forward_id}", "fwd_x");
         let target = target.replace("{peer_id}", "stk_x").replace("{agent_id}", "agt_x");
+        let target = target.replace("{token_id}", "abcdefghijkl");
         let mut allowed = documented.clone();
         if allowed.contains("GET") {
             allowed.insert("HEAD".to_owned());
@@ -149,6 +153,13 @@ async fn an_id_that_ends_like_the_verb_is_told_from_it_by_its_encoding() {
         let canceled = gateway.post(&format!("{base}/odd%3Acancel:cancel"), &Value::Null).await;
         assert_eq!(canceled.code(), "capability_unsupported", "{}", canceled.text);
     }
+    let entry = json!({"peer_id": "odd:revoke", "base_url": "http://127.0.0.1:9"});
+    gateway.post("/v1/federation/peers", &entry).await.expect(201);
+    let shown = gateway.get("/v1/federation/peers/odd%3Arevoke").await.expect(200);
+    assert_eq!(shown.json["peer"]["standing"], "active");
+    assert_eq!(gateway.get("/v1/federation/peers/odd:revoke").await.expect(405).header("allow"), "POST");
+    let revoked = gateway.post("/v1/federation/peers/odd%3Arevoke:revoke", &json!({})).await.expect(200);
+    assert_eq!(revoked.json["peer"]["standing"], "revoked");
 }
 
 #[tokio::test]
@@ -203,9 +214,12 @@ async fn every_answer_is_what_the_document_says() {
     for operation in CANCELS {
         cancels(&client, &home, operation).await;
     }
+    administration(&client).await;
+    enrolled(&client, &gateway).await;
     lost(&client, &home).await;
     unknown_outcomes(&client, &home).await;
     bounded(&document, &seen).await;
+    guarded(&document, &seen).await;
 
     let seen = seen.into_inner().expect("no panic");
     let mut unseen = Vec::new();
@@ -259,7 +273,6 @@ async fn peers(client: &Checked<'_>) {
     client.ask(Ask::of("listPeers").query("limit=201")).await.expect_error(400, "invalid_request");
     client.ask(Ask::of("getPeer").at("peer_id", "stk_b")).await.expect(200);
     client.ask(Ask::of("getPeer").at("peer_id", "stk_x")).await.expect_error(404, "peer_not_found");
-    bad_tenant(client, Ask::of("getPeer").at("peer_id", "stk_b")).await;
 }
 
 async fn bad_tenant(client: &Checked<'_>, ask: Ask) {
@@ -577,6 +590,277 @@ async fn until_unavailable(client: &Checked<'_>, ask: Ask) {
     panic!("the circuit never opened");
 }
 
+/// Every placeholder of its path filled in.
+fn placed(operation: &Operation) -> Ask {
+    let ask = Ask::of(&operation.id).at("run_id", "run_x").at("forward_id", "fwd_x");
+    ask.at("peer_id", "stk_x").at("token_id", "abcdefghijkl").at("agent_id", "agt_x")
+}
+
+/// A request that is good but for who sends it.
+fn fixture(operation: &Operation) -> Ask {
+    let body = match operation.id.as_str() {
+        "forwardRun" => forward_body("stk_b"),
+        "ingestFederatedEvents" => json!({ "events": [envelope("r", "e", None, "note")] }),
+        "createStreamTicket" => json!({ "run_id": "run_x" }),
+        "createRun" => json!({ "input": 1 }),
+        _ => return placed(operation),
+    };
+    placed(operation).json(&body)
+}
+
+/// What operators do, in profile dev, where a caller without a credential is one.
+async fn administration(client: &Checked<'_>) {
+    let entry = json!({ "peer_id": "stk_new", "base_url": "http://127.0.0.1:9", "kind": "gateway", "name": "New",
+        "public_key": SigningKey::from_seed(&[1; 32]).public(), "operations": ["forward_out", "ingest"],
+        "tenants": [TENANT], "idempotency_retention": "1h", "terminal_events": ["acme.done"], "rate": "10/s" });
+    let enrol = |entry: &Value| client.ask(Ask::of("enrolPeer").json(entry));
+    let made = enrol(&entry).await.expect(201);
+    assert_eq!(made.header("location"), "/v1/federation/peers/stk_new");
+    enrol(&entry).await.expect(201);
+    let with = |name: &str, value: Value| {
+        let mut entry = entry.clone();
+        entry[name] = value;
+        entry
+    };
+    enrol(&with("name", json!("Other"))).await.expect_error(409, "conflict");
+    enrol(&with("peer_id", json!("stk_twin"))).await.expect_error(409, "peer_id_conflict");
+    enrol(&with("peer_url", json!("http://10.0.0.1"))).await.expect_error(400, "invalid_request");
+    enrol(&with("peer_id", json!("far away"))).await.expect_error(400, "invalid_request");
+    client.ask(Ask::of("enrolPeer").body("application/json", b"{")).await.expect_error(400, "invalid_json");
+    let mut far = with("peer_id", json!("stk_far"));
+    far["public_key"] = json!(SigningKey::from_seed(&[2; 32]).public());
+    far["domain"] = json!("abroad");
+    let refused = enrol(&far).await.expect_error(403, "federation_boundary");
+    assert_eq!(refused.json["error"]["details"]["rule"], "federation_boundary");
+
+    // What is shown is what PUT takes.
+    let at = |operation: &str| Ask::of(operation).at("peer_id", "stk_new");
+    let mut shown = client.ask(at("getPeer")).await.expect(200).json["peer"]["entry"].take();
+    client.ask(at("updatePeer").json(&shown)).await.expect(200);
+    shown["name"] = json!("Renamed");
+    let renamed = client.ask(at("updatePeer").json(&shown)).await.expect(200);
+    assert_eq!(renamed.json["peer"]["name"], "Renamed");
+    assert_eq!(renamed.json["peer"]["grants"]["operations"], entry["operations"]);
+    let misplaced = Ask::of("updatePeer").at("peer_id", "stk_b").json(&shown);
+    client.ask(misplaced).await.expect_error(400, "invalid_request");
+    let local = client.ask(Ask::of("getPeer").at("peer_id", "stk_b")).await.expect(200);
+    let configured = Ask::of("updatePeer").at("peer_id", "stk_b").json(&local.json["peer"]["entry"]);
+    client.ask(configured).await.expect_error(409, "conflict");
+    let unknown = json!({ "peer_id": "stk_x", "base_url": "http://127.0.0.1:9" });
+    let unknown = Ask::of("updatePeer").at("peer_id", "stk_x").json(&unknown);
+    client.ask(unknown).await.expect_error(404, "peer_not_found");
+
+    let reason = json!({ "reason": "a test" });
+    for (operation, standing) in
+        [("drainPeer", "draining"), ("revokePeer", "revoked"), ("reinstatePeer", "active")]
+    {
+        let peer = client.ask(at(operation).json(&reason)).await.expect(200).json["peer"].take();
+        assert_eq!((&peer["standing"], &peer["standing_reason"]), (&json!(standing), &json!("a test")));
+        client.ask(at(operation)).await.expect(200);
+        client.ask(at(operation).json(&json!({ "why": 1 }))).await.expect_error(400, "invalid_request");
+        let unknown = Ask::of(operation).at("peer_id", "stk_x");
+        client.ask(unknown).await.expect_error(404, "peer_not_found");
+    }
+    let verified = client.ask(at("verifyPeer")).await.expect(200);
+    assert_ne!(verified.json["peer"]["health"]["state"], "healthy");
+    client.ask(Ask::of("verifyPeer").at("peer_id", "stk_x")).await.expect_error(404, "peer_not_found");
+    policy(client).await;
+    tokens(client).await;
+    keys(client).await;
+    client.ask(at("removePeer")).await.expect(204);
+    client.ask(at("removePeer")).await.expect_error(404, "peer_not_found");
+    client.ask(Ask::of("removePeer").at("peer_id", "stk_b")).await.expect_error(409, "conflict");
+
+    let drained = client.ask(Ask::of("drainGateway")).await.expect(200);
+    assert_eq!(drained.json["intake"]["draining"], true);
+    client.ask(Ask::of("forwardRun").json(&forward_body("stk_b"))).await.expect_error(503, "draining");
+    // In profile dev nobody shows a credential: a page of another origin must not act for who opened it.
+    for origin in ["https://evil.example", "null"] {
+        let page = Ask::of("resumeGateway").header("origin", origin);
+        client.ask(page).await.expect_error(403, "policy_denied");
+    }
+    let form =
+        Ask::of("createToken").body("text/plain", b"{\"principal_id\":\"x\",\"scopes\":[\"admin:*\"]}");
+    client.ask(form).await.expect_error(415, "unsupported_media_type");
+    let resumed = client.ask(Ask::of("resumeGateway")).await.expect(200);
+    assert_eq!(resumed.json["intake"]["draining"], false);
+    audit(client).await;
+}
+
+async fn policy(client: &Checked<'_>) {
+    assert_eq!(
+        client.ask(Ask::of("getPolicy")).await.expect(200).json["policy"]["federation_mode"],
+        "strict"
+    );
+    let mut question =
+        json!({ "peer_id": "stk_new", "action": "run.create", "direction": "out", "tenant_id": TENANT });
+    let ask = |question: &Value| client.ask(Ask::of("evaluatePolicy").json(question));
+    assert_eq!(ask(&question).await.expect(200).json["decision"]["allow"], true);
+    question["tenant_id"] = json!("tnt_other");
+    assert_eq!(ask(&question).await.expect(200).json["decision"]["rule"], "tenant_not_granted");
+    question["direction"] = json!("in");
+    assert_eq!(ask(&question).await.expect(200).json["decision"]["rule"], "operation_not_granted");
+    question["direction"] = json!("up");
+    ask(&question).await.expect_error(400, "invalid_request");
+    question["peer_id"] = json!("stk_x");
+    ask(&question).await.expect_error(404, "peer_not_found");
+}
+
+async fn tokens(client: &Checked<'_>) {
+    let make = |body: Value| client.ask(Ask::of("createToken").json(&body));
+    let made =
+        make(json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": ["events:read"], "label": null,
+        "lifetime": "90d" }));
+    let made = made.await.expect(201).json["token"].take();
+    let text = made["token"].as_str().expect("a token");
+    let operator =
+        json!({ "tenant_id": null, "principal_id": "ops", "scopes": ["admin:*"], "lifetime": null });
+    make(operator).await.expect(201);
+    for bad in [
+        json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": [] }),
+        json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": ["runs:write"] }),
+        json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": ["admin:*"] }),
+        json!({ "principal_id": "svc_x", "scopes": ["runs:read"] }),
+        json!({ "principal_id": "ops", "scopes": ["admin:*", "runs:read"] }),
+        json!({ "tenant_id": TENANT, "principal_id": "peer:stk_b", "scopes": ["runs:read"] }),
+        json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": ["runs:read"], "lifetime": "200y" }),
+        json!({ "tenant_id": TENANT, "principal_id": "svc_x", "scopes": ["runs:read"], "secret": "mine" }),
+    ] {
+        make(bad).await.expect_error(400, "invalid_request");
+    }
+    let page = client.ask(Ask::of("listTokens")).await.expect(200);
+    assert_eq!(page.json["items"].as_array().map(Vec::len), Some(2));
+    assert!(!page.text.contains(text) && !page.text.contains("secret"), "{}", page.text);
+    // Another tenant than the token's, and then the token is no more.
+    let run = Ask::of("createStreamTicket").json(&json!({ "run_id": "run_pushed", "from_sequence": 0 }));
+    let ticket = client.ask(run.clone().bearer(text)).await.expect(201);
+    let stream = Ask::of("streamRunEvents").at("run_id", "run_pushed");
+    let query =
+        format!("follow=false&ticket={}", ticket.json["stream_ticket"]["ticket"].as_str().expect("text"));
+    client.ask(stream.clone().query(&query)).await.expect(200);
+    client.ask(stream.query(&query)).await.expect_error(401, "ticket_invalid");
+    let other = run.clone().bearer(text).header("x-tenant-id", "tnt_other");
+    client.ask(other).await.expect_error(400, "tenant_mismatch");
+    let unknown = Ask::of("createStreamTicket").json(&json!({ "run_id": "run_x" }));
+    client.ask(unknown.bearer(text)).await.expect_error(404, "not_found");
+    let revoke = |id: &str| client.ask(Ask::of("revokeToken").at("token_id", id));
+    let id = made["token_id"].as_str().expect("an id");
+    assert!(revoke(id).await.expect(200).json["token"]["revoked_at"].is_string());
+    revoke(id).await.expect(200);
+    revoke("abcdefghijkl").await.expect_error(404, "not_found");
+    revoke("no-id").await.expect_error(404, "not_found");
+    client.ask(run.bearer(text)).await.expect_error(401, "unauthorized");
+}
+
+async fn keys(client: &Checked<'_>) {
+    let rotate = |body: Value| client.ask(Ask::of("rotateKey").json(&body));
+    rotate(json!({ "overlap": "1000y" })).await.expect_error(400, "invalid_request");
+    rotate(json!({ "overlap": "soon" })).await.expect_error(400, "invalid_request");
+    client.ask(Ask::of("cancelKeyRotation")).await.expect_error(409, "invalid_state_transition");
+    let announced = rotate(json!({ "overlap": "1h" })).await.expect(200);
+    assert_eq!(announced.json["keys"][1]["state"], "next");
+    client.ask(Ask::of("rotateKey")).await.expect_error(409, "invalid_state_transition");
+    client.ask(Ask::of("cancelKeyRotation")).await.expect(200);
+    let kept = client.ask(Ask::of("listKeys")).await.expect(200);
+    assert_eq!(kept.json["keys"].as_array().map(Vec::len), Some(1));
+    assert!(!kept.text.contains("PRIVATE"));
+}
+
+async fn audit(client: &Checked<'_>) {
+    let page = |query: &str| client.ask(Ask::of("listAudit").query(query));
+    let made = page("action=token.create").await.expect(200);
+    assert_eq!(made.json["items"].as_array().map(Vec::len), Some(2));
+    let newest = page("limit=1&outcome=done").await.expect(200);
+    assert_eq!(newest.json["items"][0]["action"], "gateway.resume");
+    let next = page(&format!("limit=1&outcome=done&before={}", newest.json["next_before"])).await.expect(200);
+    assert_eq!(next.json["items"][0]["action"], "gateway.drain");
+    assert_eq!(page("before=1").await.expect(200).json["next_before"], Value::Null);
+    let foreign = page("action=peer.enrol&outcome=refused").await.expect(200);
+    let reason = foreign.json["items"][0]["reason"].as_str().unwrap_or("");
+    assert!(reason.starts_with("federation_boundary: "), "{}", foreign.text);
+    for bad in ["limit=501", "before=-1", "before=x", "action=a&action=b"] {
+        page(bad).await.expect_error(400, "invalid_request");
+    }
+}
+
+/// A gateway that signs hears who answers.
+async fn enrolled(client: &Checked<'_>, gateway: &TestGateway) {
+    let signer = Arc::new(Signer {
+        key: SigningKey::from_seed(&[3; 32]),
+        origin: "stk_near".to_owned(),
+        destination: gateway.config.gateway.stack_id.to_string(),
+    });
+    let entry = json!({ "peer_id": "stk_near", "base_url": "http://127.0.0.1:9", "kind": "gateway",
+        "public_key": signer.key.public(), "operations": ["forward_in"] });
+    client.ask(Ask::of("enrolPeer").json(&entry)).await.expect(201);
+    client.ask(Ask::of("rotateKey")).await.expect(200);
+    let key = client.ask(Ask::of("getPeerInfo").signed(&signer)).await.expect(200).json["peer"]["public_key"]
+        .take();
+    for operation in ["getPeerCapabilities", "getPeerCapabilitiesShort"] {
+        let heard = client.ask(Ask::of(operation).signed(&signer)).await.expect(200);
+        assert_eq!(heard.json["you"], "stk_near");
+        assert!(heard.json["proof"].is_string(), "{}", heard.text);
+        assert_eq!(heard.json["key_succession"]["public_key"], key);
+    }
+    client.ask(Ask::of("cancelKeyRotation")).await.expect(200);
+    let list = client.ask(Ask::of("listPeers").signed(&signer)).await.expect(200);
+    assert_eq!(list.json["items"].as_array().map(Vec::len), Some(1), "a peer sees itself: {}", list.text);
+    // What it is not granted, and what is not for peers.
+    let push = json!({ "events": [envelope("run_near", "e", None, "note")] });
+    let push = Ask::of("ingestFederatedEvents").json(&push).header("x-tenant-id", TENANT);
+    let refused = client.ask(push.signed(&signer)).await.expect_error(403, "policy_denied");
+    assert_eq!(refused.json["error"]["details"]["rule"], "operation_not_granted");
+    let list = Ask::of("listFederatedRuns").header("x-tenant-id", TENANT).signed(&signer);
+    client.ask(list).await.expect_error(403, "policy_denied");
+    for action in ["events.ingest", "run.read"] {
+        let query = format!("subject=peer:stk_near&action={action}&outcome=refused");
+        let is_noted = || async {
+            let page = client.ask(Ask::of("listAudit").query(&query)).await.expect(200);
+            page.json["items"].as_array().is_some_and(|items| items.len() == 1)
+        };
+        for _ in 0..500 {
+            if is_noted().await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+        }
+        assert!(is_noted().await, "the refusal of {action} is not in the audit");
+    }
+    let other = Arc::new(Signer {
+        key: SigningKey::from_seed(&[4; 32]),
+        origin: "stk_near".to_owned(),
+        destination: signer.destination.clone(),
+    });
+    let heard = client.send(&Ask::of("listPeers").signed(&other)).await;
+    assert_eq!(heard.json["error"]["code"], "peer_id_conflict", "{}", heard.text);
+}
+
+/// What is refused before an operation is looked at: no credential, no scope, too often.
+async fn guarded(document: &Document, seen: &Seen) {
+    let prod = Prod::start(prod_config(), Vec::new()).await;
+    let client = Checked::new(document, prod.gateway.address(), seen);
+    let operations = document.operations();
+    let mut config = prod_config();
+    config.limits.principal = Some(Rate::parse("1/h").expect("a rate"));
+    let slow = Prod::start(config, Vec::new()).await;
+    let impatient = Checked::new(document, slow.gateway.address(), seen);
+    let spent = slow.token(Some(TENANT), &CLIENT_SCOPES).await;
+    let first = impatient.ask(Ask::of("getPeerInfo").bearer(&spent.text)).await.expect(200);
+    assert!(first.header("ratelimit").contains("r=0"), "{}", first.header("ratelimit"));
+    for operation in operations.iter().filter(|operation| !operation.is_open()) {
+        client.ask(fixture(operation)).await.expect_error(401, "unauthorized");
+        let scopes: Vec<&str> =
+            CLIENT_SCOPES.into_iter().filter(|scope| operation.value["x-scope"] != *scope).collect();
+        let token = prod.token(Some(TENANT), &scopes).await;
+        let heard = client.ask(fixture(operation).bearer(&token.text)).await;
+        heard.expect_error(403, "insufficient_scope");
+        let heard = impatient.ask(fixture(operation).bearer(&spent.text)).await;
+        let heard = heard.expect_error(429, "rate_limited");
+        assert_eq!(heard.json["error"]["details"]["limit"], "principal");
+        assert!(heard.header("ratelimit-policy").contains("\"principal\";q=1;w=3600"));
+    }
+}
+
 /// A gateway with small bounds, no default tenant and no orchestrator of its own.
 async fn bounded(document: &Document, seen: &Seen) {
     let mut config = test_config();
@@ -590,24 +874,21 @@ async fn bounded(document: &Document, seen: &Seen) {
     config.retention.sweep_interval = Duration::from_millis(100);
     let gateway = TestGateway::start_with(config, Vec::new()).await;
     let client = Checked::new(document, gateway.address(), seen);
-    for operation in document.operations() {
-        if document.responses(&operation).contains_key(&401) {
-            let ask = Ask::of(&operation.id).at("run_id", "r").at("forward_id", "f").at("peer_id", "p");
-            let body = match operation.id.as_str() {
-                "forwardRun" => forward_body("stk_b"),
-                "ingestFederatedEvents" => json!({ "events": [envelope("r", "e", None, "note")] }),
-                _ => json!({ "input": 1 }),
-            };
-            let ask = if operation.method == "POST" { ask.json(&body) } else { ask };
-            client.ask(ask.at("agent_id", "a")).await.expect_error(401, "unauthorized");
+    for operation in document.operations().iter().filter(|operation| operation.calls("client")) {
+        // In profile dev only what belongs to a tenant needs one.
+        if !operation.calls("operator") {
+            let ask = fixture(operation);
+            client.ask(ask).await.expect_error(401, "unauthorized");
         }
     }
-    let large = json!({ "input": "x".repeat(3000) });
-    for ask in
-        [Ask::of("forwardRun"), Ask::of("createRun").at("agent_id", "a"), Ask::of("ingestFederatedEvents")]
-    {
-        client.ask(ask.clone().json(&large)).await.expect_error(413, "payload_too_large");
-        client.ask(ask.stalled()).await.expect_error(408, "request_timeout");
+    let large = json!({ "reason": "x".repeat(3000) });
+    for operation in document.operations() {
+        if document.responses(&operation).contains_key(&413) {
+            let ask = placed(&operation).header("x-tenant-id", TENANT);
+            client.ask(ask.clone().json(&large)).await.expect_error(413, "payload_too_large");
+            client.ask(ask.clone().body("text/csv", b"x")).await.expect_error(415, "unsupported_media_type");
+            client.ask(ask.stalled()).await.expect_error(408, "request_timeout");
+        }
     }
     let tenant = |ask: Ask| ask.header("x-tenant-id", TENANT);
     let create = tenant(Ask::of("createRun").at("agent_id", "a").json(&json!({ "input": 1 })));

@@ -7,7 +7,7 @@ use causeway::config::Config;
 use tempfile::TempDir;
 use toml::Table;
 
-use crate::config::{keys_of, load, mistakes, variable_of};
+use crate::config::{Material, keys_of, load, mistakes, variable_of};
 
 #[test]
 fn every_key_has_a_variable() {
@@ -73,6 +73,8 @@ fn each_agentos_variable_lands_on_its_key() {
         ("AGENTOS_FED_FORWARD_BASE_BACKOFF_MS", "400", "forward.base_backoff", "400ms"), // A-08
         ("AGENTOS_IDEMPOTENCY_TTL_HOURS", "36", "forward.idempotency_retention", "36h"),
         ("AGENTOS_RETENTION_EVENTS_DAYS", "7", "retention.events", "7d"),
+        ("AGENTOS_QUOTA_CONCURRENT_RUNS", "25", "limits.concurrent_runs", "25"), // A-30
+        ("AGENTOS_AUDIT_SINK", "file:/var/audit.jsonl", "audit.sink", "file:/var/audit.jsonl"), // A-29
     ] {
         let config = load("", &[(variable, value)]).unwrap_or_else(|errors| panic!("{errors}"));
         let document: Table = config.to_toml().parse().expect("TOML");
@@ -117,25 +119,74 @@ fn an_agentos_name_must_agree_with_what_is_set_natively() {
 }
 
 #[test]
-fn a_variable_that_asks_for_protection_stops_the_start() {
+fn a_variable_that_asks_for_protection_gets_it() {
+    // A-26, with the names AgentOS has for it.
+    let material = Material::new();
+    let [certificate, key, issuer] = ["@cert.pem", "@key.pem", "@issuer.pem"].map(|name| material.fill(name));
+    for ending in ["", "_FILE"] {
+        let names = ["SERVER_CERT", "SERVER_KEY", "CLIENT_CERT", "CLIENT_KEY", "CA_CERT"]
+            .map(|name| format!("AGENTOS_FED_{name}{ending}"));
+        let files = [&certificate, &key, &certificate, &key, &certificate];
+        let mut variables: Vec<(&str, &str)> =
+            names.iter().map(String::as_str).zip(files.map(String::as_str)).collect();
+        variables.push(("AGENTOS_FED_REQUIRE_MTLS", "1"));
+        variables.push(("CAUSEWAY_PEERING_LISTEN", "0.0.0.0:8443"));
+        let peering = load("", &variables).unwrap_or_else(|errors| panic!("{errors}")).peering;
+        assert!(peering.require_mtls);
+        assert_eq!(peering.cert_file.as_deref(), Some(Path::new(&certificate)));
+        assert_eq!(peering.cert_key_file.as_deref(), Some(Path::new(&key)));
+        assert_eq!(peering.ca_file.as_deref(), Some(Path::new(&certificate)));
+
+        let name = format!("AGENTOS_FED_JWT_PUBLIC_KEY{ending}");
+        let claims = "[jwt]\nissuer = 'https://issuer.example'\naudience = 'causeway'";
+        let jwt = load(claims, &[(&name, &issuer)]).unwrap_or_else(|errors| panic!("{errors}")).jwt;
+        assert_eq!(jwt.public_key_file.as_deref(), Some(Path::new(&issuer)));
+    }
+    let for_clients = [("AGENTOS_FED_CLIENT_CERT", &*certificate), ("AGENTOS_FED_CLIENT_KEY", &*key)];
+    let peering = load("", &for_clients).expect("shown in both directions").peering;
+    assert_eq!(peering.cert_file.as_deref(), Some(Path::new(&certificate)));
+}
+
+#[test]
+fn a_variable_that_asks_for_protection_which_cannot_be_had_stops_the_start() {
     // defect 13: the origin went on over plain HTTP when it could not set up mTLS.
-    for (variable, value) in [
-        ("AGENTOS_FED_REQUIRE_MTLS", "1"),
-        ("AGENTOS_FED_REQUIRE_MTLS", "true"),
-        ("AGENTOS_FED_SERVER_CERT", "/certs/server.crt"),
-        ("AGENTOS_FED_SERVER_KEY", "/certs/server.key"),
-        ("AGENTOS_FED_CA_CERT", "/certs/ca.crt"),
-        ("AGENTOS_FED_CLIENT_CERT", "/certs/client.crt"),
-        ("AGENTOS_FED_CLIENT_KEY", "/certs/client.key"),
-        ("AGENTOS_FED_JWT_PUBLIC_KEY", "/certs/jwt.pem"),
-        ("AGENTOS_FED_SHARED_SECRET", "hunter2"),
-        ("AGENTOS_FED_SHARED_SECRET_FILE", "/run/secrets/shared"),
-        ("AGENTOS_METRICS_REQUIRE_AUTH", "1"),
+    for (variables, told) in [
+        (&[("AGENTOS_FED_REQUIRE_MTLS", "1")][..], "true is not allowed without peering.listen"),
+        (&[("AGENTOS_FED_REQUIRE_MTLS", "true")], "true is not allowed without peering.listen"),
+        (&[("AGENTOS_FED_REQUIRE_MTLS", "maybe")], "\"maybe\" is neither true nor false"),
+        (&[("AGENTOS_FED_SERVER_CERT", "/none/a.crt")], "peering.cert_file: needs peering.cert_key_file"),
+        (&[("AGENTOS_FED_SERVER_KEY", "/none/a.key")], "peering.cert_key_file: needs peering.cert_file"),
+        (&[("AGENTOS_FED_CLIENT_CERT", "/none/a.crt")], "peering.cert_file: needs peering.cert_key_file"),
+        (&[("AGENTOS_FED_CLIENT_KEY", "/none/a.key")], "peering.cert_key_file: needs peering.cert_file"),
+        (
+            &[("AGENTOS_FED_SERVER_CERT", "/none/a.crt"), ("AGENTOS_FED_SERVER_KEY", "/none/a.key")],
+            "peering.cert_file: /none/a.crt: ",
+        ),
+        (
+            &[("AGENTOS_FED_CLIENT_CERT", "/none/b.crt"), ("AGENTOS_FED_SERVER_CERT", "/none/a.crt")],
+            "\"/none/b.crt\" is not \"/none/a.crt\" from AGENTOS_FED_SERVER_CERT: the gateway shows one \
+             certificate in both directions",
+        ),
+        (&[("AGENTOS_FED_CA_CERT", "/none/ca.crt")], "peering.ca_file: /none/ca.crt: "),
+        (
+            &[("AGENTOS_FED_JWT_PUBLIC_KEY", "/none/jwt.pem")],
+            "needs jwt.issuer and jwt.audience: a token is believed only when it agrees with them; /none/jwt.pem \
+             cannot be read",
+        ),
+        (&[("AGENTOS_FED_JWT_PUBLIC_KEY", "-----BEGIN hunter2")], "holds a key or a certificate itself"),
+        (&[("AGENTOS_FED_SERVER_KEY", "-----BEGIN hunter2")], "holds a key or a certificate itself"),
+        (&[("AGENTOS_FED_CLIENT_KEY_FILE", "-----BEGIN hunter2")], "holds a key or a certificate itself"),
+        (&[("AGENTOS_FED_SHARED_SECRET", "hunter2")], "give each peer the public_key"),
+        (&[("AGENTOS_FED_SHARED_SECRET_FILE", "/run/secrets/hunter2")], "give each peer the public_key"),
+        (&[("AGENTOS_METRICS_REQUIRE_AUTH", "1")], "set gateway.profile to \"prod\""),
+        (&[("AGENTOS_METRICS_REQUIRE_AUTH", "2")], "\"2\" is neither on nor off"),
+        (&[("AGENTOS_AUDIT_SINK", "syslog")], "audit.sink: \"syslog\" is no sink"),
     ] {
-        let told = mistakes(load("", &[(variable, value)]));
-        assert_eq!(told.len(), 1);
-        assert!(told[0].starts_with(variable) && told[0].contains("will not start as if it did"), "{told:?}");
-        assert!(!told[0].contains("hunter2"));
+        let found = mistakes(load("", variables));
+        let (name, _) = variables[0];
+        let is_told = found.iter().any(|line| line.starts_with(name) && line.contains(told));
+        assert!(is_told, "{variables:?}: {found:?} lacks {told:?}");
+        assert!(found.len() <= variables.len() && !found.concat().contains("hunter2"), "{found:?}");
     }
     for (variable, value) in [
         ("AGENTOS_FED_REQUIRE_MTLS", "0"),
@@ -147,6 +198,8 @@ fn a_variable_that_asks_for_protection_stops_the_start() {
     ] {
         assert_eq!(load("", &[(variable, value)]), Ok(Config::default()), "{variable}");
     }
+    let admin = [("AGENTOS_METRICS_REQUIRE_AUTH", "1"), ("CAUSEWAY_SERVER_ADMIN_LISTEN", "127.0.0.1:9100")];
+    assert!(load("", &admin).is_ok(), "metrics have an address of their own");
 }
 
 #[test]

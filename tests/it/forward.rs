@@ -163,7 +163,6 @@ async fn trace_and_correlation_reach_the_home_and_credentials_do_not() {
         ("traceparent", parent.as_str()),
         ("x-correlation-id", "corr_7"),
         ("authorization", "Bearer caller-secret"),
-        ("x-api-key", "caller-secret"),
         ("cookie", "session=caller-secret"),
         ("x-principal-id", "svc_x"),
     ];

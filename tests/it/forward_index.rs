@@ -7,7 +7,7 @@ use std::path::Path;
 
 use causeway::config::Config;
 use causeway::domain::peer::PeerKind;
-use causeway::services::options::PeerOptions;
+use causeway::services::peer_options::PeerOptions;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{TENANT, TestGateway, peer, test_config};

@@ -38,10 +38,17 @@ pub(crate) async fn open(directory: &Path, clock: &Clock, metrics: &Arc<Metrics>
     opened.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// From here on, runs of the peer whose names were taken by runs of clients.
+const OF_PEER: usize = 100_000;
+
 /// A run of the one tenant.
 pub(crate) fn key(run: usize) -> RunKey {
     let tenant = TenantId::parse("tnt").expect("a tenant");
-    RunKey { tenant, run: RunId::parse(&format!("run_{run}")).expect("a run") }
+    let name = match run.checked_sub(OF_PEER) {
+        Some(run) => format!("run_{run}@stk_p"),
+        None => format!("run_{run}"),
+    };
+    RunKey { tenant, run: RunId::parse(&name).expect("a run") }
 }
 
 /// An event as ingest would hand it on.
@@ -168,6 +175,9 @@ struct Model {
 
 impl Model {
     fn append(&mut self, by_peer: bool, run: usize, push: Push, now_ms: i64) -> Appended {
+        // A peer never adds to a run of that name that is another's: its own gets a name of its own.
+        let is_taken = self.streams.get(&run).is_some_and(|stream| !stream.of_peer);
+        let run = if by_peer && is_taken { run + OF_PEER } else { run };
         let order = &mut self.order;
         let stream = self.streams.entry(run).or_insert_with(|| {
             order.push(run);

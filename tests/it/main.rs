@@ -2,6 +2,7 @@
 
 mod agentos;
 mod cli;
+mod client_tls;
 mod config;
 mod contract;
 mod crash;
@@ -18,8 +19,10 @@ mod ingest;
 mod ingest_bytes;
 mod log_kept;
 mod log_model;
+mod matrix;
 mod peers_file;
 mod pressure;
+mod profile;
 mod reader;
 mod reconcile;
 mod selection;
@@ -27,3 +30,5 @@ mod sse;
 mod storage;
 mod support;
 mod tidy;
+mod trust;
+mod trust_store;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use causeway::domain::peer::PeerKind;
 use causeway::domain::run::RunStatus as Status;
-use causeway::services::options::TerminalEvent;
+use causeway::services::peer_options::TerminalEvent;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{TestGateway, events_path, peer, test_config};

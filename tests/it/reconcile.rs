@@ -6,7 +6,7 @@ use std::time::Duration;
 use causeway::config::Config;
 use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
-use causeway::services::options::PeerOptions;
+use causeway::services::peer_options::PeerOptions;
 
 use crate::support::forwards::{
     FORWARD, audit, forward_id, forward_now, forward_once, keyed_body, run_id, spawn_forward, time_of,

@@ -1,7 +1,7 @@
 //! Which peer a forward goes to: by name, by region, by capability, by health.
 
 use causeway::domain::peer::PeerKind;
-use causeway::services::options::PeerOptions;
+use causeway::services::peer_options::PeerOptions;
 use serde_json::{Value, json};
 
 use crate::support::forwards::FORWARD;

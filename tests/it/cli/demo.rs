@@ -11,6 +11,7 @@ async fn the_demo_shows_a_run_checks_it_and_leaves_nothing_behind() {
     );
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     for promised in [
+        "know each other by key: mutual TLS",
         "run.created",
         "run.step.started",
         "tool.call.requested",
@@ -76,8 +77,13 @@ async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
     let mut child = causeway(&["demo"]).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut create = None;
+    let mut right = None;
     let shown = async {
         while let Some(line) = lines.next_line().await.expect("UTF-8") {
+            // Under the names of the gateways: where each is.
+            if right.is_none() && line.trim_start().starts_with("127.0.0.1:") {
+                right = line.split_whitespace().nth(1).map(str::to_owned);
+            }
             if line.contains("runs:forward \\") {
                 let body = lines.next_line().await.expect("UTF-8").expect("the body");
                 let url =
@@ -94,6 +100,20 @@ async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
     let (url, body) = create.expect("a line that creates a run");
     let answer = post(&url, body).await;
     assert_eq!(answer["forwarded"]["remote_stack_id"], "stk_right", "{answer}");
+    let right = right.expect("where the other gateway is");
+    let look = async |path: &str| {
+        let url = format!("http://{right}/v1/federation/{path}");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let answer = client.get(url).send().await.expect("an answer").bytes().await.expect("a body");
+        serde_json::from_slice::<Value>(&answer).expect("JSON")
+    };
+    // what came over was proven, not believed.
+    let trail = look("audit?action=federation.runs.forward").await;
+    let subject = trail["items"][0]["subject"].as_str().expect("a record");
+    assert!(subject.starts_with("peer:stk_left/"), "{trail}");
+    let peer = look("peers/stk_left").await["peer"].clone();
+    assert_eq!((&peer["health"]["state"], &peer["kind"]), (&json!("healthy"), &json!("gateway")), "{peer}");
+    assert!(peer["base_url"].as_str().is_some_and(|url| url.starts_with("https://")), "{peer}");
     signal(&child, "-INT").await;
     drop(lines);
     assert_eq!(exit_code(child).await, 0);

@@ -1,6 +1,8 @@
 //! The command line as a user meets it: the real binary, its output, and its exit codes.
 
+mod bench;
 mod demo;
+mod operators;
 mod orchestrator;
 mod runs;
 mod serve;

@@ -4,9 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use causeway::clock::Clock;
+use causeway::domain::key::SigningKey;
+use causeway::entropy::Entropy;
+use causeway::protocol::signature::{self, When};
 use jsonschema::Validator;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -21,12 +26,24 @@ pub(crate) struct Document {
 pub(crate) struct Operation {
     /// Its `operationId`.
     pub(crate) id: String,
-    /// `GET` or `POST`.
+    /// In capitals.
     pub(crate) method: String,
     /// Its path, with placeholders.
     pub(crate) path: String,
     /// What the document says of it.
     pub(crate) value: Value,
+}
+
+impl Operation {
+    /// True when it needs no credential.
+    pub(crate) fn is_open(&self) -> bool {
+        self.value["security"].as_array().is_some_and(Vec::is_empty)
+    }
+
+    /// True when callers of this kind may call it.
+    pub(crate) fn calls(&self, kind: &str) -> bool {
+        self.value["x-callers"].as_array().is_some_and(|kinds| kinds.iter().any(|one| one == kind))
+    }
 }
 
 impl Document {
@@ -148,6 +165,33 @@ pub(crate) struct Ask {
     body: Option<(String, Vec<u8>)>,
     /// A body that never comes.
     stalled: bool,
+    signer: Option<Arc<Signer>>,
+}
+
+/// A peer that signs what it sends.
+#[derive(Debug)]
+pub(crate) struct Signer {
+    /// Its key.
+    pub(crate) key: SigningKey,
+    /// Its id.
+    pub(crate) origin: String,
+    /// The gateway it calls.
+    pub(crate) destination: String,
+}
+
+impl Signer {
+    fn sign(&self, ask: &Ask, method: &str, path: &str, sent: &mut HeaderMap) {
+        for (name, value) in [("causeway-origin", &self.origin), ("causeway-destination", &self.destination)]
+        {
+            sent.insert(name, HeaderValue::from_str(value).expect("a header value"));
+        }
+        let mut nonce = [0; 16];
+        Entropy::from_os().fill(&mut nonce);
+        let when = When { created_s: Clock::system().now_ms() / 1000, lifetime_s: 60, nonce };
+        let body = ask.body.as_ref().map(|(_, body)| body.as_slice());
+        let query = ask.query.strip_prefix('?');
+        signature::sign(method, path, query, sent, body, &self.key, &when).expect("it can be signed");
+    }
 }
 
 impl Ask {
@@ -161,7 +205,19 @@ impl Ask {
             headers: Vec::new(),
             body: None,
             stalled: false,
+            signer: None,
         }
+    }
+
+    /// An API token.
+    pub(crate) fn bearer(self, token: &str) -> Self {
+        self.header("authorization", &format!("Bearer {token}"))
+    }
+
+    /// A peer's signature, made when it is sent.
+    pub(crate) fn signed(mut self, signer: &Arc<Signer>) -> Self {
+        self.signer = Some(Arc::clone(signer));
+        self
     }
 
     /// A path parameter, as it stands in the URI.
@@ -258,18 +314,36 @@ impl<'a> Checked<'a> {
 
     /// Sends it and checks the answer.
     pub(crate) async fn ask(&self, ask: Ask) -> Heard {
-        let operation = self.operations.get(&ask.operation).unwrap_or_else(|| panic!("{}", ask.operation));
+        let heard = self.send(&ask).await;
+        let operation = self.operation(&ask);
+        self.check(operation, &ask, &heard);
+        self.seen.lock().expect("no panic").insert((operation.id.clone(), heard.status));
+        heard
+    }
+
+    /// Sends it; whoever sends what is known already need not have it checked again.
+    pub(crate) async fn send(&self, ask: &Ask) -> Heard {
+        let operation = self.operation(ask);
         let mut path = operation.path.clone();
         for (name, value) in &ask.path {
             path = path.replace(name, value);
         }
         let method = Method::from_bytes(operation.method.as_bytes()).expect("a method");
-        let mut request = self.http.request(method, format!("{}{path}{}", self.base, ask.query));
+        let mut sent = HeaderMap::new();
         for (name, value) in &ask.headers {
-            request = request.header(name, value);
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+            sent.append(name, HeaderValue::from_str(value).expect("a header value"));
         }
-        if let Some((kind, body)) = &ask.body {
-            request = request.header("content-type", kind).body(body.clone());
+        if let Some((kind, _)) = &ask.body {
+            sent.insert("content-type", HeaderValue::from_str(kind).expect("a media type"));
+        }
+        if let Some(signer) = &ask.signer {
+            signer.sign(ask, method.as_str(), &path, &mut sent);
+        }
+        let mut request =
+            self.http.request(method, format!("{}{path}{}", self.base, ask.query)).headers(sent);
+        if let Some((_, body)) = &ask.body {
+            request = request.body(body.clone());
         }
         if ask.stalled {
             let nothing = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
@@ -280,10 +354,11 @@ impl<'a> Checked<'a> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await.expect("a body");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let heard = Heard { status, json, text, headers };
-        self.check(operation, &ask, &heard);
-        self.seen.lock().expect("no panic").insert((operation.id.clone(), status));
-        heard
+        Heard { status, json, text, headers }
+    }
+
+    fn operation(&self, ask: &Ask) -> &Operation {
+        self.operations.get(&ask.operation).unwrap_or_else(|| panic!("{}", ask.operation))
     }
 
     fn check(&self, operation: &Operation, ask: &Ask, heard: &Heard) {

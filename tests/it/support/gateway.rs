@@ -10,7 +10,7 @@ use causeway::config::Config;
 use causeway::domain::id::{PeerId, TenantId};
 use causeway::domain::peer::PeerKind;
 use causeway::entropy::Entropy;
-use causeway::services::options::PeerOptions;
+use causeway::services::peer_options::PeerOptions;
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -109,8 +109,18 @@ impl TestGateway {
     }
 
     /// Starts a gateway whose wall clock is the test's.
-    pub(crate) async fn start_at(clock: Clock, mut config: Config, peers: Vec<PeerOptions>) -> Self {
+    pub(crate) async fn start_at(clock: Clock, config: Config, peers: Vec<PeerOptions>) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(data, clock, config, peers).await
+    }
+
+    /// Starts a gateway on a directory that may hold something already.
+    pub(crate) async fn start_in(
+        data: TempDir,
+        clock: Clock,
+        mut config: Config,
+        peers: Vec<PeerOptions>,
+    ) -> Self {
         config.gateway.data_dir = data.path().join("data");
         config.peers.extend(peers);
         let gateway = Gateway::start_with(config.clone(), clock.clone(), Entropy::from_os())
@@ -123,6 +133,11 @@ impl TestGateway {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where peers come in with mutual TLS.
+    pub(crate) fn peer_address(&self) -> SocketAddr {
+        self.gateway.as_ref().and_then(Gateway::peer_address).expect("a door for peers")
     }
 
     /// `http://address`.

@@ -7,5 +7,7 @@ pub(crate) mod forwards;
 pub(crate) mod gateway;
 pub(crate) mod log;
 pub(crate) mod orchestrator;
+pub(crate) mod pair;
+pub(crate) mod prod;
 pub(crate) mod raw;
 pub(crate) mod sse_client;

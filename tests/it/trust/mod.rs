@@ -1,0 +1,14 @@
+//! The trust boundary, over a pair of real gateways and against whoever attacks them.
+
+mod attacks;
+mod audit;
+mod canary;
+mod certificates;
+mod identity;
+mod limits;
+mod peers;
+mod policy;
+mod pushes;
+mod revocation;
+mod rotation;
+mod signatures;
