@@ -19,7 +19,7 @@ use super::frames::{Encoder, Format, gap_body};
 use super::hub::{Hub, Watch};
 use super::identity::Caller;
 use super::options::EventsOptions;
-use crate::clock::{Clock, millis};
+use crate::clock::{Clock, left, millis};
 use crate::domain::holes::{GapReason, Hole};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
@@ -337,7 +337,8 @@ impl EventFlow {
     async fn wait(&mut self, hold_ms: Option<i64>) -> Option<Bytes> {
         let now = Instant::now();
         let hold = hold_ms.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
-        let wake_at = hold.map_or(self.beat_at, |hold| hold.min(self.beat_at));
+        let over = self.until_ms.map(|until_ms| now + left(until_ms, self.clock.now_ms()));
+        let wake_at = [hold, over].into_iter().flatten().fold(self.beat_at, Instant::min);
         tokio::select! {
             () = self.watch.moved() => None,
             () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),

@@ -174,7 +174,7 @@ async fn clients_show_their_token_and_name_it_in_the_lines_they_print() {
 
 #[tokio::test]
 async fn the_key_is_there_before_the_first_start_and_is_the_gateways_then() {
-    // R-12, M-04
+    //
     let directory = tempfile::tempdir().expect("a directory");
     let data = directory.path().join("data");
     let (code, out, err) = offline(&data, &["key", "show"]).await;

@@ -5,6 +5,7 @@ mod audit;
 mod canary;
 mod certificates;
 mod identity;
+mod jwt;
 mod limits;
 mod peers;
 mod policy;
