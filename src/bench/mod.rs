@@ -3,7 +3,7 @@
 //! Nothing is measured that is not verified: every event that a gateway acknowledged must come out once, in order,
 //! with the bytes that were sent, and every forward must have made one run; else there is no result. The
 //! generator's own cost stands beside the server's on the same machine, so it is kept low: requests written by
-//! hand, answers read for what counts ([`wire`], [`frames`]).
+//! hand, answers read for what counts (`wire`, `frames`).
 //!
 //! Latency under a rate counts from the moment a request was due, not from when it could be sent: a server that
 //! stalls delays the requests that wait behind it, and they say so.
