@@ -148,16 +148,27 @@ impl EventStream {
                 frames.push(frame);
             }
             let full = frames.len() >= max_frames || bytes >= max_bytes;
-            if !frames.is_empty() && (full || self.ended.is_some() || !self.take_what_is_here()) {
+            if frames.is_empty() {
+                match &self.ended {
+                    Some(end) => return Err(end.clone()),
+                    None => self.wait_for_bytes().await,
+                }
+            } else if full || self.ended.is_some() || !self.take_what_is_here() {
+                // An end that came with the last frames is told after them.
                 return Ok(frames);
             }
-            if let Some(end) = &self.ended {
-                return Err(end.clone());
-            }
-            if frames.is_empty() {
-                self.wait_for_bytes().await;
-            }
         }
+    }
+
+    /// True while less than this has been read ahead of what was taken, and more may come.
+    pub fn wants_more(&self, most_bytes: usize) -> bool {
+        self.ended.is_none() && self.decoder.buffered() < most_bytes
+    }
+
+    /// Takes the next bytes, whenever they come. Dropping the future loses nothing.
+    pub async fn read_ahead(&mut self) {
+        let chunk = self.response.chunk().await;
+        self.take(chunk);
     }
 
     /// Reads what is left of a stream that has said all it has to say, for a moment: a connection that was read to
@@ -202,5 +213,26 @@ impl EventStream {
                 self.ended = Some(StreamEnd::Broken(limits::clean_reason(&root_cause(&error))));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // a body of bytes ends in the very moment its last chunk is taken.
+    #[tokio::test]
+    async fn frames_that_come_with_the_end_are_told_before_it() {
+        let body = "id: 1\ndata: a\n\nid: 2\ndata: b\n\n";
+        let mut stream = EventStream {
+            response: Response::from(http::Response::new(body)),
+            decoder: Decoder::new(Limits { line_bytes: 1024, event_bytes: 1024 }),
+            idle: Duration::from_secs(1),
+            ended: None,
+        };
+        let frames = stream.next_frames(256, 1024).await.expect("frames");
+        let data: Vec<String> = frames.into_iter().map(|frame| frame.expect("a frame").data).collect();
+        assert_eq!(data, ["a", "b"]);
+        assert_eq!(stream.next_frames(256, 1024).await, Err(StreamEnd::Eof));
     }
 }

@@ -163,7 +163,17 @@ impl Visitor<'_> {
                 Err(end) => return self.ended(end, progress).await,
             };
             let (batch, lost) = self.sort(frames, progress);
-            if let Some(end) = self.append(batch, progress).await? {
+            // What comes while a batch is made durable makes the next one: under load batches grow by themselves.
+            let end = {
+                let mut appending = std::pin::pin!(self.append(batch, progress));
+                loop {
+                    tokio::select! {
+                        end = &mut appending => break end?,
+                        () = stream.read_ahead(), if stream.wants_more(BATCH_BYTES) => {}
+                    }
+                }
+            };
+            if let Some(end) = end {
                 return Ok(end);
             }
             if let Some(reason) = lost {

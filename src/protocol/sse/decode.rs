@@ -125,6 +125,11 @@ impl Decoder {
         self.lines.bytes.extend_from_slice(chunk);
     }
 
+    /// Bytes that were added and are not decoded yet.
+    pub fn buffered(&self) -> usize {
+        self.lines.bytes.len() - self.lines.start
+    }
+
     /// The next frame that the bytes so far complete; `None` when more are needed.
     ///
     /// # Errors
