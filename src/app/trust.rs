@@ -22,7 +22,7 @@ use crate::services::audit_log::{AuditLog, Sink};
 use crate::services::jwt::JwtVerifier;
 use crate::services::own_keys::{self, OwnKeys};
 use crate::services::peers::{PeerMaker, Peers};
-use crate::services::rates::{RateOptions, Rates};
+use crate::services::rates::{RateLimits, Rates};
 use crate::services::roster;
 use crate::services::tokens::Tokens;
 use crate::store::Store;
@@ -160,12 +160,12 @@ fn jwt(config: &Config) -> Result<Option<JwtVerifier>, StartError> {
 
 fn rates(config: &Config, clock: &Clock) -> Rates {
     let limits = &config.limits;
-    let options = RateOptions {
+    let options = RateLimits {
         peer: limits.peer,
         tenant: limits.tenant,
         principal: limits.principal,
         preauth: limits.failed_logins,
-        ..RateOptions::default()
+        ..RateLimits::default()
     };
     let clock = clock.clone();
     Rates::new(&options, move || clock.monotonic())

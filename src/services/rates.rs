@@ -14,46 +14,33 @@ use std::time::Duration;
 use governor::clock::Clock;
 use governor::middleware::StateInformationMiddleware;
 use governor::{Quota, RateLimiter};
-use serde::{Deserialize, Serialize};
 
 use super::rate_cells::Cells;
 use crate::domain::id::{PeerId, PrincipalId, TenantId};
 use crate::domain::rate::Rate;
-use crate::domain::units::{self, TextForm};
 
 /// The shortest time between two searches of a full table for rested keys.
 const SEARCH_GAP: Duration = Duration::from_secs(1);
 
-/// `[rates]`: requests per key, such as `"100/s"` or `"600/m burst 50"`; the empty text sets no limit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RateOptions {
-    /// Per enrolled peer. Left out: 200/s burst 400.
-    #[serde(with = "units::optional_text")]
+/// The limits, by kind of key. Left out: none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimits {
+    /// Per enrolled peer.
     pub peer: Option<Rate>,
-    /// Per tenant. Left out: 200/s burst 400.
-    #[serde(with = "units::optional_text")]
+    /// Per tenant.
     pub tenant: Option<Rate>,
-    /// Per principal of a tenant. Left out: 100/s burst 200.
-    #[serde(with = "units::optional_text")]
+    /// Per principal of a tenant.
     pub principal: Option<Rate>,
-    /// Per address prefix (IPv4 /24, IPv6 /56) before a credential is looked at. Left out: 500/s burst 1000.
-    #[serde(with = "units::optional_text")]
+    /// Failed logins per address prefix (IPv4 /24, IPv6 /56).
     pub preauth: Option<Rate>,
-    /// Keys kept of each kind; more share one bucket. Left out: 10000.
+    /// Keys kept of each kind; more share one bucket.
     pub keys: NonZeroUsize,
 }
 
-impl Default for RateOptions {
+impl Default for RateLimits {
     fn default() -> Self {
-        let rate = |text| Rate::read(text).ok();
-        Self {
-            peer: rate("200/s burst 400"),
-            tenant: rate("200/s burst 400"),
-            principal: rate("100/s burst 200"),
-            preauth: rate("500/s burst 1000"),
-            keys: NonZeroUsize::MIN.saturating_add(9_999),
-        }
+        let keys = NonZeroUsize::MIN.saturating_add(9_999);
+        Self { peer: None, tenant: None, principal: None, preauth: None, keys }
     }
 }
 
@@ -210,28 +197,28 @@ pub struct Rates {
 
 impl Rates {
     /// Starts counting; `monotonic` tells the time since some start and never goes back.
-    pub fn new(options: &RateOptions, monotonic: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
+    pub fn new(limits: &RateLimits, monotonic: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         let clock = Monotonic(Arc::new(monotonic));
-        let limits = [
-            (RateKind::Peer, options.peer),
-            (RateKind::Tenant, options.tenant),
-            (RateKind::Principal, options.principal),
-            (RateKind::Preauth, options.preauth),
+        let by_kind = [
+            (RateKind::Peer, limits.peer),
+            (RateKind::Tenant, limits.tenant),
+            (RateKind::Principal, limits.principal),
+            (RateKind::Preauth, limits.preauth),
         ];
         let table = |(kind, rate): (RateKind, Option<Rate>)| {
-            rate.map(|rate| Table::new(kind, rate, options.keys.get(), clock.clone()))
+            rate.map(|rate| Table::new(kind, rate, limits.keys.get(), clock.clone()))
         };
-        Rates { tables: limits.into_iter().filter_map(table).collect() }
+        Rates { tables: by_kind.into_iter().filter_map(table).collect() }
     }
 
     /// Starts counting peers that share one rate, and nobody else.
     pub fn of_peers(rate: Rate, monotonic: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
-        let options = RateOptions {
+        let options = RateLimits {
             peer: Some(rate),
             tenant: None,
             principal: None,
             preauth: None,
-            ..RateOptions::default()
+            ..RateLimits::default()
         };
         Self::new(&options, monotonic)
     }
