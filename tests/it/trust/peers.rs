@@ -217,3 +217,30 @@ async fn a_client_with_a_token_uses_a_run_at_the_other_gateway() {
     let seen = pair.home_b.truth();
     assert_eq!(seen.creates()[1].request.header("x-principal-id"), Some("peer:stk_a/alice"));
 }
+
+//
+#[tokio::test]
+async fn two_gateways_of_one_domain_with_two_policies_are_told_of_the_drift() {
+    let mut plan = Plan::new().await;
+    plan.b.config.policy.allowed_foreign_domains = vec!["friends".to_owned()];
+    let pair = plan.start().await;
+    pair.until_healthy().await;
+    let at_a = Operator::of(&pair.a);
+    assert_eq!(at_a.until_peer("stk_b", |peer| peer["config_drift"] == true).await["standing"], "active");
+    assert_eq!(pair.a.metric("config_drift{peer=\"stk_b\"}").await, 1.0);
+
+    let alike = Pair::start().await;
+    alike.until_healthy().await;
+    assert_eq!(Operator::of(&alike.a).peer("stk_b").await["config_drift"], false);
+    assert_eq!(alike.a.metric("config_drift{peer=\"stk_b\"}").await, 0.0);
+}
+
+//
+#[tokio::test]
+async fn a_gateway_states_its_limits_to_its_peers() {
+    let pair = Pair::start().await;
+    let answer = pair.as_a().get("/v1/federation/peer/capabilities").send_to(&pair.b).await.expect(200);
+    let limits = &answer.json["capabilities"]["limits"];
+    assert_eq!(limits["max_event_bytes"], 1024 * 1024, "{}", answer.text);
+    assert_eq!(limits["max_body_bytes"], pair.b.config.server.max_body, "{}", answer.text);
+}

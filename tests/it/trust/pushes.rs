@@ -26,7 +26,7 @@ fn event(run: &str, id: &str, sequence: u64) -> Value {
     envelope(run, id, Some(sequence), "agentos.run.step.completed")
 }
 
-// Z-40
+// Z-40
 #[tokio::test]
 async fn a_peer_adds_to_its_own_runs_and_to_no_other() {
     let pair = pair().await;
