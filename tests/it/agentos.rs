@@ -40,7 +40,7 @@ async fn a_run_of_agentos_is_created_followed_and_closed_with_the_status_its_hom
     let (reads, asked) = (truth.events_requests(&run).len(), truth.status_requests(&run).len());
     assert!(reads <= asked + 3, "{reads} reads for {asked} questions: the stream is not polled in a loop");
     assert!(asked <= 20, "{asked} questions within half a second");
-    assert!(gateway.metric("events_conflict_total").await >= 1.0);
+    gateway.until_metric("events_conflict_total", |count| count >= 1.0).await;
     assert_eq!(gateway.count_rows("audit WHERE action = 'events.set_aside'"), 1);
     let mut replay = Follower::new(gateway.address(), &events_path(&run));
     let ended = RunEnd::Ended { sequence: 2, status: "completed".to_owned() };

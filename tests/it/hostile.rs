@@ -19,19 +19,6 @@ const FORWARD: &str = "/v1/federation/runs:forward";
 const INGEST: &str = "/v1/federation/events:ingest";
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Asks until a metric is so low; panics after ten seconds.
-async fn until_at_most(gateway: &TestGateway, name: &str, most: f64) {
-    let page = gateway.get("/metrics").await.text;
-    assert!(page.contains(&format!("\n{name}")), "{name} is no metric");
-    for _ in 0..500 {
-        if gateway.metric(name).await <= most {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
-    }
-    panic!("{name} stayed at {}", gateway.metric(name).await);
-}
-
 /// Our own body, whatever the request was.
 #[track_caller]
 fn assert_problem(document: &Document, answer: &RawAnswer, status: u16, code: &str, what: &str) -> Value {
@@ -122,7 +109,7 @@ async fn whoever_takes_too_long_over_a_head_is_cut_off() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
     drop((reader, writer));
     // The one that asks is open itself.
-    until_at_most(&gateway, "http_connections_open ", 1.0).await;
+    gateway.until_metric("http_connections_open ", |count| count <= 1.0).await;
 }
 
 // reliability 4d.6
@@ -486,8 +473,8 @@ async fn streams_that_are_given_up_give_their_places_back() {
     let head = raw::send(gateway.address(), &raw::request("HEAD", path, &[], b"")).await;
     assert_eq!(head.status(), 200);
     assert!(head.text.ends_with("\r\n\r\n"), "{}", head.text);
-    until_at_most(&gateway, "sse_streams_open ", 0.0).await;
-    until_at_most(&gateway, "http_connections_open ", 1.0).await;
+    gateway.until_metric("sse_streams_open ", |count| count <= 0.0).await;
+    gateway.until_metric("http_connections_open ", |count| count <= 1.0).await;
 }
 
 // reliability 4d.47, 4d.53, defects 5, 9

@@ -109,7 +109,7 @@ async fn repeats_disorder_and_ignored_cursors_change_nothing_of_what_is_served()
         assert_whole(&home, &gateway, &run).await;
         assert_eq!(gateway.count_rows(&format!("events WHERE position >> 32 = {seed}")), 41);
     }
-    assert!(gateway.metric("events_duplicate_total").await > 0.0);
+    gateway.until_metric("events_duplicate_total", |count| count > 0.0).await;
     assert_eq!(gateway.metric("events_conflict_total").await, 0.0);
 }
 
@@ -243,7 +243,7 @@ async fn garbage_between_events_is_set_aside_and_counted_and_the_stream_goes_on(
     assert_eq!(home.truth().events_requests(&run).len(), 1, "no garbage costs a connection");
     // A marker that says it is done is known, and no garbage.
     let aside = garbage.len() - 1;
-    assert_eq!(gateway.metric("upstream_invalid_total{peer=\"stk_b\"}").await, aside as f64);
+    gateway.until_metric("upstream_invalid_total{peer=\"stk_b\"}", |count| count == aside as f64).await;
     assert_eq!(gateway.count_rows("events_aside WHERE kind = 'upstream_invalid'"), aside);
     assert_eq!(gateway.count_rows("audit WHERE action = 'events.set_aside'"), 1);
 }
@@ -398,7 +398,7 @@ async fn a_home_that_contradicts_itself_is_stored_once_and_audited_once() {
     let mut live = follower(&gateway, &run);
     assert_eq!(live.follow_to_end().await, ended(4, "completed"));
     assert_eq!(live.seen()[1].text, first);
-    assert_eq!(gateway.metric("events_conflict_total").await, 4.0);
+    gateway.until_metric("events_conflict_total", |count| count == 4.0).await;
     for kind in ["conflict_sequence", "conflict_event_id"] {
         assert_eq!(gateway.count_rows(&format!("audit WHERE outcome = '{kind}'")), 1, "{kind}");
     }

@@ -275,8 +275,26 @@ impl TestGateway {
 
     /// A value of the metrics page, 0 when it is not there.
     pub(crate) async fn metric(&self, line_start: &str) -> f64 {
+        self.shown_metric(line_start).await.unwrap_or(0.0)
+    }
+
+    /// Asks until a metric is there and as wanted: what is counted after a commit may lag behind what the
+    /// commit shows.
+    pub(crate) async fn until_metric(&self, line_start: &str, wanted: impl Fn(f64) -> bool) {
+        let mut last = None;
+        for _ in 0..500 {
+            last = self.shown_metric(line_start).await;
+            if last.is_some_and(&wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+        }
+        panic!("{line_start} stayed at {last:?}");
+    }
+
+    async fn shown_metric(&self, line_start: &str) -> Option<f64> {
         let page = self.get("/metrics").await.text;
-        page.lines().find_map(|line| line.strip_prefix(line_start)?.trim().parse().ok()).unwrap_or(0.0)
+        page.lines().find_map(|line| line.strip_prefix(line_start)?.trim().parse().ok())
     }
 }
 

@@ -24,17 +24,6 @@ async fn rest_of(mut stream: reqwest::Response) -> String {
     text
 }
 
-/// Asks until a metric is as wanted; panics after ten seconds.
-async fn until_metric(gateway: &TestGateway, name: &str, wanted: f64) {
-    for _ in 0..1000 {
-        if (gateway.metric(name).await - wanted).abs() < 0.5 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await; // why: polling another party's HTTP API
-    }
-    panic!("{name} stayed at {}", gateway.metric(name).await);
-}
-
 /// The code of the last frame of a stream.
 #[track_caller]
 fn last_code(text: &str) -> String {
@@ -56,8 +45,8 @@ async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_by_it() {
     pair.home_a.emit_steps(&back, 2);
     pair.a.until_run(&out, |run| run["high_water"] == 2).await;
     pair.b.until_run(&back, |run| run["high_water"] == 2).await;
-    until_metric(&pair.b, "sse_streams_open ", 1.0).await;
-    until_metric(&pair.a, "sse_streams_open ", 1.0).await;
+    pair.b.until_metric("sse_streams_open ", |count| count == 1.0).await;
+    pair.a.until_metric("sse_streams_open ", |count| count == 1.0).await;
     // A stream and an idle connection of our own, as `stk_a`.
     let (http, known) = (pair.tls_as_a(), pair.as_a());
     let stream = known.get(&format!("/v1/runs/{out}/events")).open(&http, &pair.door_b()).await;
@@ -77,9 +66,9 @@ async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_by_it() {
     assert_eq!(last_code(&text), "forbidden");
     assert!(matches!(silent, Ok(0) | Err(_)), "{silent:?}");
     assert!(ended < AT_ONCE && closed < AT_ONCE, "{ended:?} {closed:?}");
-    until_metric(&pair.b, "sse_streams_open ", 0.0).await;
-    until_metric(&pair.a, "sse_streams_open ", 0.0).await;
-    until_metric(&pair.b, "upstream_readers ", 1.0).await; // the one of its own orchestrator
+    pair.b.until_metric("sse_streams_open ", |count| count == 0.0).await;
+    pair.a.until_metric("sse_streams_open ", |count| count == 0.0).await;
+    pair.b.until_metric("upstream_readers ", |count| count == 1.0).await; // the one of its own orchestrator
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 
     // Nothing new comes in, by either door, nor goes out.
@@ -145,7 +134,7 @@ async fn the_revoker_stops_reading_the_revoked_and_goes_on_later() {
     follower.follow_events(2).await;
     let begun = Instant::now();
     pair.a.post("/v1/federation/peers/stk_b:revoke", &serde_json::json!({})).await.expect(200);
-    until_metric(&pair.b, "sse_streams_open ", 0.0).await;
+    pair.b.until_metric("sse_streams_open ", |count| count == 0.0).await;
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     let shown = pair.a.get("/v1/federation/peers/stk_b").await.expect(200);
     assert_eq!(shown.json["peer"]["standing"], "revoked");
