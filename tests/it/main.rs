@@ -5,6 +5,7 @@ mod cli;
 mod client_tls;
 mod config;
 mod contract;
+mod corpora;
 mod crash;
 mod end_to_end;
 mod environment;
