@@ -22,6 +22,7 @@ pub struct Clock {
 enum Wall {
     System,
     Manual(Arc<AtomicI64>),
+    Running(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -35,10 +36,20 @@ impl Clock {
         Clock { origin: Instant::now(), wall: Wall::Manual(Arc::new(AtomicI64::new(unix_ms))) }
     }
 
-    /// Moves a manual wall clock forward; the machine's clock is left alone.
+    /// A wall clock that shows `unix_ms` now and goes on with monotonic time (simulation).
+    pub fn running(unix_ms: i64) -> Self {
+        Clock { origin: Instant::now(), wall: Wall::Running(Arc::new(AtomicI64::new(unix_ms))) }
+    }
+
+    /// Moves a manual or running wall clock forward; the machine's clock is left alone.
     pub fn advance(&self, by: Duration) {
-        if let Wall::Manual(now) = &self.wall {
-            now.fetch_add(millis(by), Ordering::SeqCst);
+        self.jump(millis(by));
+    }
+
+    /// Moves a manual or running wall clock, backwards too.
+    pub fn jump(&self, by_ms: i64) {
+        if let Wall::Manual(now) | Wall::Running(now) = &self.wall {
+            now.fetch_add(by_ms, Ordering::SeqCst);
         }
     }
 
@@ -47,6 +58,7 @@ impl Clock {
     pub fn now_ms(&self) -> i64 {
         match &self.wall {
             Wall::Manual(now) => now.load(Ordering::SeqCst),
+            Wall::Running(start) => start.load(Ordering::SeqCst).saturating_add(millis(self.monotonic())),
             Wall::System => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 millis(since)
@@ -96,5 +108,14 @@ mod tests {
         let other = clock.clone();
         clock.advance(Duration::from_secs(2));
         assert_eq!(other.now_ms(), 3000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_running_clock_goes_with_monotonic_time_and_jumps() {
+        let clock = Clock::running(10_000);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(clock.now_ms(), 12_000);
+        clock.jump(-5_000);
+        assert_eq!((clock.now_ms(), clock.monotonic()), (7_000, Duration::from_secs(2)));
     }
 }

@@ -4,10 +4,10 @@
 //! *stopping* says "now". A task that ignores both is waited for until the shutdown timeout.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,19 +18,53 @@ pub struct Tasks {
     draining: CancellationToken,
     stopping: CancellationToken,
     held: Arc<AtomicBool>,
+    mortal: Option<Arc<Mortal>>,
+}
+
+/// Tasks that can be killed.
+#[derive(Debug, Default)]
+struct Mortal {
+    tasks: Mutex<Vec<AbortHandle>>,
+    killed: AtomicBool,
 }
 
 impl Tasks {
+    /// Tasks that never leave the thread of their runtime, and that [`Tasks::kill`] ends (simulation).
+    pub fn on_one_thread() -> Self {
+        Tasks { mortal: Some(Arc::default()), ..Tasks::default() }
+    }
+
+    /// True when nothing may leave the thread of the runtime.
+    pub fn stay_on_one_thread(&self) -> bool {
+        self.mortal.is_some()
+    }
+
+    /// Drops every task where it stands, as the end of the process would.
+    pub fn kill(&self) {
+        let Some(mortal) = &self.mortal else { return };
+        mortal.killed.store(true, Ordering::Relaxed);
+        for task in mortal.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
     /// Spawns a tracked task.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-        tokio::spawn(self.tracker.track_future(task))
+        let spawned = tokio::spawn(self.tracker.track_future(task));
+        if let Some(mortal) = &self.mortal {
+            mortal.note(spawned.abort_handle());
+        }
+        spawned
     }
 
     /// Runs blocking work off the async threads.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-        tokio::task::spawn_blocking(work)
+        match self.mortal {
+            Some(_) => self.spawn(async move { work() }),
+            None => tokio::task::spawn_blocking(work),
+        }
     }
 
     /// Cancelled when the gateway starts to drain.
@@ -74,5 +108,18 @@ impl Tasks {
     /// How many tasks run.
     pub fn running(&self) -> usize {
         self.tracker.len()
+    }
+}
+
+impl Mortal {
+    fn note(&self, task: AbortHandle) {
+        if self.killed.load(Ordering::Relaxed) {
+            return task.abort();
+        }
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() == tasks.capacity() {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task);
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::doors;
-use super::{Parts, StartError};
+use super::{Ground, Parts, StartError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
@@ -36,8 +36,8 @@ pub struct Control {
 impl Control {
     /// Opens the log and serves the operators' API to this user.
     pub async fn open(config: &Config) -> Result<Self, StartError> {
-        let tasks = Tasks::default();
-        let (clock, entropy) = (Clock::system(), Entropy::from_os());
+        let ground = Ground::system(Clock::system(), Entropy::from_os());
+        let Ground { clock, entropy, tasks, .. } = ground.clone();
         let (hub, metrics) = (Arc::new(Hub::default()), Arc::new(Metrics::default()));
         let data_dir = &config.gateway.data_dir;
         let heard = (Arc::clone(&hub) as Arc<_>, Arc::clone(&metrics));
@@ -46,8 +46,7 @@ impl Control {
             // Whoever would read at peers is told to stop before it begins.
             let readers = Tasks::default();
             readers.stop().await;
-            let chance = (clock.clone(), entropy.clone());
-            let parts = Parts::assemble(config, chance, &store, (hub, metrics), (&tasks, &readers)).await?;
+            let parts = Parts::assemble(config, &ground, &store, (hub, metrics), &readers).await?;
             parts.trust.start(&quiet(config), &tasks)?;
             let socket = data_dir.join(SOCKET);
             let listening = match doors::control(&socket, &parts.services, &parts.house) {

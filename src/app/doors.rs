@@ -13,8 +13,8 @@ use super::StartError;
 use super::trust::Trust;
 use crate::config::Config;
 use crate::http::{
-    Entrance, House, Listening, Router, Services, admin_router, control_router, peer_router, router, serve,
-    serve_control,
+    Entrance, House, Listening, Ports, Router, Services, admin_router, control_router, peer_router, router,
+    serve, serve_control,
 };
 use crate::services::identity::Door;
 use crate::tls;
@@ -65,6 +65,9 @@ pub(super) async fn open(
             listen(at, admin_router(Arc::clone(services)), Entrance::plain(Door::Admin), house).await?;
         tracing::info!(address = %admin.address, "metrics and admin paths are served");
         doors.admin = Some(admin);
+    }
+    if matches!(house.ports, Ports::Simulated(_)) {
+        return Ok(doors);
     }
     let socket = config.gateway.data_dir.join(CONTROL_SOCKET);
     match control(&socket, services, house) {

@@ -2,6 +2,7 @@
 
 mod control;
 mod doors;
+mod ground;
 mod trust;
 
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::tls::TlsError;
 
 pub use self::control::Control;
 pub use self::doors::CONTROL_SOCKET;
+pub use self::ground::Ground;
 
 /// How long tasks may take to end once everything is told to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,16 +114,21 @@ impl Gateway {
 
     /// As [`Gateway::start`], with a given clock and source of chance.
     pub async fn start_with(config: Config, clock: Clock, entropy: Entropy) -> Result<Self, StartError> {
-        let tasks = Tasks::default();
+        Self::start_on(Ground::system(clock, entropy), config).await
+    }
+
+    /// As [`Gateway::start`], on a given ground.
+    pub async fn start_on(ground: Ground, config: Config) -> Result<Self, StartError> {
+        let (tasks, entropy) = (ground.tasks.clone(), &ground.entropy);
         let hub = Arc::new(Hub::default());
         let data_dir = &config.gateway.data_dir;
         let observer = Arc::clone(&hub) as Arc<_>;
         let metrics = Arc::new(Metrics::default());
         let heard = (observer, Arc::clone(&metrics));
-        let store = Store::open(data_dir, clock.clone(), &entropy, tasks.clone(), heard).await?;
+        let (disk, clock) = (ground.disk.clone(), ground.clock.clone());
+        let store = Store::open_on(disk, data_dir, clock, entropy, tasks.clone(), heard).await?;
         let started = async {
-            let parts =
-                Parts::assemble(&config, (clock, entropy), &store, (hub, metrics), (&tasks, &tasks)).await?;
+            let parts = Parts::assemble(&config, &ground, &store, (hub, metrics), &tasks).await?;
             let roster = parts.services.roster.clone();
             Ok::<_, StartError>((parts.start(&config, &store, &tasks).await?, roster))
         };
@@ -194,14 +201,15 @@ impl Parts {
     /// Puts everything together; `readers` is told when those who read at peers must end.
     async fn assemble(
         config: &Config,
-        (clock, entropy): (Clock, Entropy),
+        ground: &Ground,
         store: &Store,
         (hub, metrics): (Arc<Hub>, Arc<Metrics>),
-        (tasks, readers): (&Tasks, &Tasks),
+        readers: &Tasks,
     ) -> Result<Self, StartError> {
+        let Ground { clock, entropy, tasks, .. } = ground;
         let stack_id = config.gateway.stack_id.as_str();
         let chance = || (clock.clone(), entropy.clone());
-        let trust = Trust::establish(config, store, (&clock, &entropy), &metrics, tasks).await?;
+        let trust = Trust::establish(config, store, ground, &metrics).await?;
         let Trust { peers, admission, .. } = &trust;
         let pull = Pull::new(
             store.clone(),
@@ -285,6 +293,7 @@ impl Parts {
             metrics: Arc::clone(&metrics),
             clock: clock.clone(),
             tasks: tasks.clone(),
+            ports: ground.ports.clone(),
         };
         Ok(Parts { trust, services, house, pull, driver })
     }

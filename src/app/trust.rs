@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 
-use super::StartError;
+use super::{Ground, StartError};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::policy::Policy;
@@ -46,10 +46,10 @@ impl Trust {
     pub(super) async fn establish(
         config: &Config,
         store: &Store,
-        (clock, entropy): (&Clock, &Entropy),
+        ground: &Ground,
         metrics: &Arc<Metrics>,
-        tasks: &Tasks,
     ) -> Result<Self, StartError> {
+        let Ground { clock, entropy, tasks, .. } = ground;
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         entropy.fill(&mut *seed);
         let key_file = config.peering.key_file.as_deref();
@@ -64,6 +64,7 @@ impl Trust {
             clock: clock.clone(),
             entropy: entropy.clone(),
             metrics: Arc::clone(metrics),
+            network: ground.network.clone(),
         });
         roster::load(store, &peers, &config.peers).await?;
         let tokens = Tokens::load(store, clock, entropy).await?;

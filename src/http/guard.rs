@@ -7,20 +7,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// A TCP connection with a bound on stalled writes.
-pub(super) struct Guarded {
-    stream: TcpStream,
+/// A connection with a bound on stalled writes.
+pub(super) struct Guarded<S> {
+    stream: S,
     stall: Duration,
     /// Runs while a write waits for the client to read.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Guarded {
+impl<S> Guarded<S> {
     /// Ends the connection once a write has waited for `stall`.
-    pub(super) fn new(stream: TcpStream, stall: Duration) -> Self {
+    pub(super) fn new(stream: S, stall: Duration) -> Self {
         Guarded { stream, stall, stalled: None }
     }
 
@@ -38,7 +37,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -48,7 +47,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -15,6 +15,7 @@ mod ops;
 pub mod options;
 mod orchestrator;
 mod peers;
+mod ports;
 mod reply;
 mod router;
 mod runs;
@@ -24,6 +25,7 @@ mod streams;
 
 pub use axum::Router;
 
+pub use self::ports::{Arrivals, PortMaker, Ports};
 pub use self::router::{ROUTES, admin_router, control_router, peer_router, router};
 pub use self::serve::{Entrance, House, Listening, serve, serve_control};
 pub use self::state::{GatewayIdentity, Services};

@@ -17,12 +17,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guarded;
 use super::options::ServerOptions;
+use super::ports::{Port, Ports};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Reason};
 use crate::services::identity::{Arrival, Door};
@@ -76,6 +77,8 @@ pub struct House {
     pub clock: Clock,
     /// Drain and stop.
     pub tasks: Tasks,
+    /// Where connections come from.
+    pub ports: Ports,
 }
 
 impl Entrance {
@@ -93,8 +96,6 @@ pub async fn serve(
     entrance: Entrance,
     house: &House,
 ) -> std::io::Result<Listening> {
-    let listener = TcpListener::bind(address).await?;
-    let listening = Listening { address: listener.local_addr()?, drained: CancellationToken::new() };
     let acceptor = Acceptor {
         router,
         entrance,
@@ -102,8 +103,20 @@ pub async fn serve(
         house: house.clone(),
         places: Arc::new(Semaphore::new(house.options.max_connections)),
     };
-    house.tasks.spawn(acceptor.run(listener, listening.drained.clone()));
-    Ok(listening)
+    let drained = CancellationToken::new();
+    let address = match &house.ports {
+        Ports::System => {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            house.tasks.spawn(acceptor.run(listener, drained.clone()));
+            address
+        }
+        Ports::Simulated(ports) => {
+            house.tasks.spawn(acceptor.run(ports.open(address), drained.clone()));
+            address
+        }
+    };
+    Ok(Listening { address, drained })
 }
 
 /// Serves `router` to whoever may use the data directory.
@@ -114,8 +127,9 @@ pub fn serve_control(listener: UnixListener, router: Router, house: &House) {
         let draining = tasks.draining().clone();
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 () = draining.cancelled() => return,
+                accepted = listener.accept() => accepted,
             };
             let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -127,6 +141,7 @@ pub fn serve_control(listener: UnixListener, router: Router, house: &House) {
             tasks.spawn(async move {
                 let connection = http1_builder(&house).serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
+                    biased;
                     _ = connection => {}
                     () = stopping.cancelled() => {}
                 }
@@ -145,19 +160,21 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(self, listener: TcpListener, drained: CancellationToken) {
+    async fn run(self, mut listener: impl Port, drained: CancellationToken) {
         let graceful = Arc::new(Mutex::new(Some(GracefulShutdown::new())));
         let draining = self.house.tasks.draining().clone();
         loop {
             // At the cap no further connection is accepted until one closes.
             let place = tokio::select! {
-                place = Arc::clone(&self.places).acquire_owned() => place,
+                biased;
                 () = draining.cancelled() => break,
+                place = Arc::clone(&self.places).acquire_owned() => place,
             };
             let Ok(place) = place else { break };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 () = draining.cancelled() => break,
+                accepted = listener.accept() => accepted,
             };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
@@ -173,8 +190,6 @@ impl Acceptor {
                 self.house.metrics.connections_refused.inc();
                 continue;
             };
-            // Frames leave when they are written, not when a packet is full.
-            let _ = stream.set_nodelay(true);
             let (this, graceful) = (self.clone(), Arc::clone(&graceful));
             self.house.tasks.spawn(async move {
                 this.house.metrics.connections_open.inc();
@@ -207,7 +222,7 @@ impl Acceptor {
 
     async fn connection(
         &self,
-        stream: TcpStream,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: IpAddr,
         graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
@@ -219,6 +234,7 @@ impl Acceptor {
         };
         let stopping = self.house.tasks.stopping();
         let shaken = tokio::select! {
+            biased;
             shaken = tls::handshake(guarded, config, self.house.options.handshake_timeout) => shaken,
             () = stopping.cancelled() => return,
         };
@@ -276,6 +292,7 @@ impl Acceptor {
             }
         };
         tokio::select! {
+            biased;
             () = connection => {}
             // Its streams hear why before the connection goes.
             () = cut_off(gone) => {}

@@ -10,11 +10,12 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Client, Method, RequestBuilder, Response, redirect, retry};
+use reqwest::{Body, Client, Method, Request, Response, redirect, retry};
 use rustls::pki_types::ServerName;
 use url::Url;
 
 use super::identity::OwnIdentity;
+use super::network::{Carrier, Network};
 use super::options::OutboundOptions;
 use super::resolver::{self, PeerResolver};
 use crate::domain::address::AddressRule;
@@ -116,12 +117,14 @@ pub struct Dialled<'a> {
     pub options: &'a OutboundOptions,
     /// What this gateway shows of itself.
     pub identity: &'a Arc<OwnIdentity>,
+    /// How requests leave.
+    pub network: &'a Network,
 }
 
 /// The way to one peer.
 #[derive(Clone)]
 pub struct PeerClient {
-    pub(super) http: Client,
+    way: Way,
     peer: Arc<str>,
     base: Url,
     authorization: Option<HeaderValue>,
@@ -131,9 +134,15 @@ pub struct PeerClient {
     pub(super) options: OutboundOptions,
 }
 
+#[derive(Clone)]
+enum Way {
+    Http(Client),
+    Carried(Arc<dyn Carrier>),
+}
+
 /// A request, ready to be sent.
 pub(super) struct Prepared {
-    pub(super) request: RequestBuilder,
+    pub(super) request: Request,
     /// Names the request, when it is signed: a gateway proves itself by signing it in turn.
     pub(super) nonce: Option<String>,
 }
@@ -144,33 +153,17 @@ impl PeerClient {
         let options = dialled.options;
         let failed = |reason: String| BuildError { peer: dialled.peer.to_owned(), reason };
         let denied = resolver::check_literal(dialled.base, &dialled.addresses).err();
-        let builder = Client::builder()
-            .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(options.connect_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .dns_resolver(Arc::new(PeerResolver::system(dialled.addresses.clone())));
-        // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
-        let builder = if dialled.base.scheme() == "https" {
-            builder
-                .tls_backend_preconfigured(client_tls(&dialled).map_err(|error| failed(error.to_string()))?)
-        } else {
-            builder.tls_certs_only([])
+        let way = match dialled.network {
+            Network::System => Way::Http(http_client(&dialled).map_err(failed)?),
+            Network::Simulated(carrier) => Way::Carried(Arc::clone(carrier)),
         };
-        let http = builder.build().map_err(|error| failed(root_cause(&error)))?;
         let authorization = dialled.token.and_then(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
             Some(value)
         });
         Ok(PeerClient {
-            http,
+            way,
             peer: Arc::from(dialled.peer),
             base: dialled.base.clone(),
             authorization,
@@ -252,11 +245,9 @@ impl PeerClient {
         } else {
             None
         };
-        let request = self.http.request(method, url).headers(sent);
-        let request = match body {
-            Some(body) => request.body(body),
-            None => request,
-        };
+        let mut request = Request::new(method, url);
+        *request.headers_mut() = sent;
+        *request.body_mut() = body.map(Body::from);
         Prepared { request, nonce }
     }
 
@@ -270,17 +261,18 @@ impl PeerClient {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(
-        &self,
-        request: RequestBuilder,
-        wait: Duration,
-    ) -> Result<Response, CallFailure> {
+    pub(super) async fn send(&self, request: Request, wait: Duration) -> Result<Response, CallFailure> {
         if let Some(denied) = &self.denied {
             return Err(CallFailure::Denied(denied.clone()));
         }
-        match tokio::time::timeout(wait, request.send()).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(failure(&error)),
+        let answer = async {
+            match &self.way {
+                Way::Http(http) => http.execute(request).await.map_err(|error| failure(&error)),
+                Way::Carried(carrier) => carrier.carry(request).await,
+            }
+        };
+        match tokio::time::timeout(wait, answer).await {
+            Ok(answer) => answer,
             Err(_) => {
                 let waited = humantime::format_duration(wait);
                 Err(CallFailure::Interrupted(format!("no answer within {waited}")))
@@ -304,6 +296,29 @@ impl PeerClient {
         let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
         (body.freeze(), complete)
     }
+}
+
+fn http_client(dialled: &Dialled<'_>) -> Result<Client, String> {
+    let options = dialled.options;
+    let builder = Client::builder()
+        .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_proxy()
+        .tcp_nodelay(true)
+        .connect_timeout(options.connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .dns_resolver(Arc::new(PeerResolver::system(dialled.addresses.clone())));
+    // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
+    let builder = if dialled.base.scheme() == "https" {
+        builder.tls_backend_preconfigured(client_tls(dialled).map_err(|error| error.to_string())?)
+    } else {
+        builder.tls_certs_only([])
+    };
+    builder.build().map_err(|error| root_cause(&error))
 }
 
 /// What the peer's certificate must be, and ours.

@@ -75,6 +75,7 @@ pub(super) async fn attempt(
     };
     let agent = forward.agent.as_str();
     let called = tokio::select! {
+        biased;
         called = peer.client.create_run(context, agent, &forward.downstream_key, body) => called,
         () = peer.gone().cancelled() => {
             Err(CallFailure::Interrupted("the peer was revoked or changed while it was asked".to_owned()))

@@ -96,6 +96,7 @@ impl AuditLog {
             let mut group = Vec::new();
             loop {
                 tokio::select! {
+                    biased;
                     taken = waiting.recv_many(&mut group, GROUP) => if taken == 0 { return },
                     () = stopping.cancelled() => {
                         while let Ok(one) = waiting.try_recv() {
@@ -194,6 +195,7 @@ impl AuditLog {
                     tokio::time::sleep(COUNT_INTERVAL).await;
                 };
                 tokio::select! {
+                    biased;
                     () = woken => {}
                     () = tokio::time::sleep_until(due) => {}
                     () = stopping.cancelled() => {}
@@ -222,6 +224,7 @@ impl AuditLog {
                     return;
                 }
                 tokio::select! {
+                    biased;
                     () = rung => {}
                     () = tokio::time::sleep(Duration::from_secs(5)) => {}
                     () = stopping.cancelled() => {}

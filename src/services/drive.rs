@@ -208,6 +208,7 @@ impl Driver {
         let ending = loop {
             progress.attempt += 1;
             let mut attempted = tokio::select! {
+                biased;
                 attempted = attempt(&self.shared.clock, &self.shared.metrics, &peer, &record, body.clone()) => {
                     attempted
                 }
@@ -221,6 +222,7 @@ impl Driver {
             progress.maybe_sent |= attempted.outcome == AttemptOutcome::Unknown;
             self.save(&record, &mut attempted).await;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(delay) => {}
                 () = stopping.cancelled() => break attempted,
             }

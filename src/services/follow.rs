@@ -340,13 +340,14 @@ impl EventFlow {
         let over = self.until_ms.map(|until_ms| now + left(until_ms, self.clock.now_ms()));
         let wake_at = [hold, over].into_iter().flatten().fold(self.beat_at, Instant::min);
         tokio::select! {
-            () = self.watch.moved() => None,
-            () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),
-            () = self.ended.cancelled() => None,
+            biased;
             () = self.draining.cancelled() => {
                 self.done = true;
                 None
             }
+            () = self.ended.cancelled() => None,
+            () = self.watch.moved() => None,
+            () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),
         }
     }
 

@@ -83,6 +83,7 @@ pub fn keep(path: PathBuf, store: Store, news: Arc<Notify>, tasks: &Tasks) {
     tasks.spawn(async move {
         loop {
             let stop = tokio::select! {
+                biased;
                 () = news.notified() => tokio::time::timeout(SETTLE, stopping.cancelled()).await.is_ok(),
                 () = stopping.cancelled() => true,
             };

@@ -131,6 +131,7 @@ impl OwnKeys {
             loop {
                 this.look().await;
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(INTERVAL) => {}
                     () = stopping.cancelled() => return,
                 }

@@ -23,7 +23,7 @@ use crate::domain::secret::Secret;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::outbound::options::OutboundOptions;
-use crate::outbound::{BuildError, Dialled, OwnIdentity, PeerClient};
+use crate::outbound::{BuildError, Dialled, Network, OwnIdentity, PeerClient};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
@@ -49,6 +49,8 @@ pub struct PeerMaker {
     pub entropy: Entropy,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How requests to them leave.
+    pub network: Network,
 }
 
 /// Every enrolled peer, cheap to clone.
@@ -103,6 +105,7 @@ impl PeerMaker {
             addresses: rule,
             options: &self.outbound,
             identity: &self.identity,
+            network: &self.network,
         })?;
         Ok(Peer::new(enrolment, (client, pins), &self.forward, (&self.clock, &self.entropy), &self.metrics))
     }

@@ -219,6 +219,7 @@ impl Reader {
                 break;
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = self.peer.gone().cancelled() => {}
                 () = stopping.cancelled() => {
@@ -253,6 +254,7 @@ impl Reader {
     async fn round(&mut self, stopping: &CancellationToken) -> Option<Duration> {
         let gone = self.peer.gone().clone();
         let visit = tokio::select! {
+            biased;
             visit = self.visit() => visit,
             () = gone.cancelled() => {
                 self.set_active(Some(false));

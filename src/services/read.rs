@@ -146,7 +146,7 @@ impl Visitor<'_> {
         loop {
             let due = progress.hole_due;
             let frames = tokio::select! {
-                frames = stream.next_frames(BATCH_FRAMES, BATCH_BYTES) => frames,
+                biased;
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     progress.hole_due = None;
                     if !self.healing {
@@ -157,6 +157,7 @@ impl Visitor<'_> {
                     }
                     continue;
                 }
+                frames = stream.next_frames(BATCH_FRAMES, BATCH_BYTES) => frames,
             };
             let frames = match frames {
                 Ok(frames) => frames,
@@ -168,6 +169,7 @@ impl Visitor<'_> {
                 let mut appending = std::pin::pin!(self.append(batch, progress));
                 loop {
                     tokio::select! {
+                        biased;
                         end = &mut appending => break end?,
                         () = stream.read_ahead(), if stream.wants_more(BATCH_BYTES) => {}
                     }

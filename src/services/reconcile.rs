@@ -31,6 +31,7 @@ pub async fn start(store: &Store, driver: &Driver, clock: &Clock, tasks: &Tasks)
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = driver.rung() => {}
                 () = stopping.cancelled() => {}

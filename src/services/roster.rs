@@ -128,6 +128,7 @@ impl Roster {
                 }
             };
             tokio::select! {
+                biased;
                 () = asking => {}
                 () = peer.gone().cancelled() => {}
                 () = stopping.cancelled() => {}

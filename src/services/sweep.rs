@@ -38,6 +38,7 @@ impl Sweep {
         tasks.spawn(async move {
             loop {
                 tokio::select! {
+                    biased;
                     result = self.round() => {
                         if let Err(error) = result {
                             tracing::warn!(error = %error, "a chore was put off to the next round");
@@ -46,6 +47,7 @@ impl Sweep {
                     () = stopping.cancelled() => return,
                 }
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(interval) => {}
                     () = stopping.cancelled() => return,
                 }

@@ -85,6 +85,7 @@ impl Tokens {
         tasks.spawn(async move {
             while !stopping.is_cancelled() {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(USE_INTERVAL) => {}
                     () = stopping.cancelled() => {}
                 }

@@ -11,6 +11,7 @@ mod audit_verify;
 mod backup;
 mod checkpoint;
 mod connection;
+mod disk;
 mod error;
 mod event_key;
 mod event_log;
@@ -41,6 +42,7 @@ pub use self::audit::{Actor, NewAudit};
 pub use self::audit_log::{AuditCheckpoint, AuditFilter, AuditRow};
 pub use self::audit_verify::{AuditReport, read_audit, verify_audit};
 pub use self::backup::{BackupError, backup, restore};
+pub use self::disk::{Disk, DiskFaults};
 pub use self::error::StoreError;
 pub use self::forwards::{AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, Reserved, Settlement};
 pub use self::page::{EventRow, PageRange};
@@ -53,7 +55,7 @@ pub use self::writer::TailObserver;
 
 use self::audit::AuditChain;
 use self::readers::Readers;
-use self::writer::Writer;
+use self::writer::{Writer, WriterThread};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
@@ -101,6 +103,7 @@ pub struct Store {
     writer: Writer,
     readers: Readers,
     pool: SqlitePool,
+    disk: Disk,
     clock: Clock,
     incarnation: Arc<str>,
     audit_origin: Arc<str>,
@@ -118,42 +121,58 @@ impl Store {
         clock: Clock,
         entropy: &Entropy,
         tasks: Tasks,
-        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
+        heard: (Arc<dyn TailObserver>, Arc<Metrics>),
+    ) -> Result<Self, OpenError> {
+        Self::open_on(Disk::system(), data_dir, clock, entropy, tasks, heard).await
+    }
+
+    /// The same, on a disk of the caller's choice.
+    pub async fn open_on(
+        disk: Disk,
+        data_dir: &Path,
+        clock: Clock,
+        entropy: &Entropy,
+        tasks: Tasks,
+        heard: (Arc<dyn TailObserver>, Arc<Metrics>),
     ) -> Result<Self, OpenError> {
         let lock = lock_directory(data_dir)?;
         let database = data_dir.join(DATABASE_FILE);
-        let opened = Self::open_database(&database, clock, entropy, tasks, (observer, metrics), lock).await;
+        let opened = Self::open_database(disk, &database, clock, entropy, tasks, heard, lock).await;
         opened.map_err(|source| OpenError::Database { path: database, source })
     }
 
     async fn open_database(
+        disk: Disk,
         database: &Path,
         clock: Clock,
         entropy: &Entropy,
         tasks: Tasks,
-        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
+        heard: (Arc<dyn TailObserver>, Arc<Metrics>),
         lock: File,
     ) -> Result<Self, StoreError> {
         connection::check_version()?;
         // Made before SQLite would: its companions (-wal, -shm) take over the mode.
         private_file().open(database).map_err(|error| StoreError::Failed(error.to_string()))?;
-        let pool = connection::open_pool(database).await?;
-        let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
-        let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
-        let audit_origin = audit_log::origin(&pool, &incarnation).await?;
+        let facts = disk.wait_for(async {
+            let pool = connection::open_pool(database).await?;
+            let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
+            let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
+            let audit_origin = audit_log::origin(&pool, &incarnation).await?;
+            Ok::<_, StoreError>((pool, incarnation, secret, audit_origin))
+        });
+        let (pool, incarnation, secret, audit_origin) = facts.await?;
         let audit_moved = Arc::new(Notify::new());
         let chain = AuditChain::new(&audit_origin, Arc::clone(&audit_moved))?;
         let failed = CancellationToken::new();
-        let checkpointer = checkpoint::Checkpointer::start(database)?;
         let connection = connection::open_writer(database)?;
-        let heard = (observer, metrics);
-        let (writer, _) =
-            Writer::start(connection, checkpointer, clock.clone(), heard, failed.clone(), chain)?;
+        let thread = WriterThread::new(connection, &disk, clock.clone(), heard, failed.clone(), chain);
+        let writer = Writer::start(thread, database, &tasks)?;
         Ok(Store {
             clock,
             writer,
             readers: Readers::open(database, tasks)?,
             pool,
+            disk,
             incarnation: Arc::from(incarnation),
             audit_origin: Arc::from(audit_origin),
             audit_moved,
@@ -196,7 +215,7 @@ impl Store {
 
     /// Closes the pool. The writer ends with the last handle.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.disk.wait_for(self.pool.close()).await;
         let _ = self.lock.unlock();
     }
 }

@@ -27,11 +27,12 @@ pub(super) struct Readers {
 impl Readers {
     /// Opens the connections.
     pub(super) fn open(path: &Path, tasks: Tasks) -> Result<Self, StoreError> {
-        let idle = (0..READERS).map(|_| connection::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        let count = if tasks.stay_on_one_thread() { 1 } else { READERS };
+        let idle = (0..count).map(|_| connection::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
         Ok(Readers {
             path: Arc::from(path),
             idle: Arc::new(Mutex::new(idle)),
-            permits: Arc::new(Semaphore::new(READERS)),
+            permits: Arc::new(Semaphore::new(count)),
             tasks,
         })
     }

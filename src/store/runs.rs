@@ -194,8 +194,8 @@ impl Store {
         let row = sqlx::query(concat!(run_columns!(), "WHERE r.tenant_id = ?1 AND r.run_id = ?2"))
             .bind(key.tenant.as_str())
             .bind(key.run.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
+            .fetch_optional(&self.pool);
+        let row = self.disk.wait_for(row).await?;
         row.as_ref().map(decode).transpose()
     }
 
@@ -219,8 +219,8 @@ impl Store {
         .bind(run_id)
         .bind(status.map(RunStatus::as_str))
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = self.disk.wait_for(rows).await?;
         rows.iter().map(decode).collect()
     }
 
@@ -234,8 +234,8 @@ impl Store {
         .bind(after.0)
         .bind(after.1)
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = self.disk.wait_for(rows).await?;
         rows.iter().map(decode).collect()
     }
 
@@ -249,8 +249,8 @@ impl Store {
         .bind(after.0)
         .bind(after.1)
         .bind(limit)
-        .fetch_all(&self.pool)
-        .await?;
+        .fetch_all(&self.pool);
+        let rows = self.disk.wait_for(rows).await?;
         rows.iter().map(decode).collect()
     }
 

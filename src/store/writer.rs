@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit::AuditChain;
 use super::checkpoint::Checkpointer;
+use super::disk::{Disk, DiskFaults};
 use super::error::StoreError;
 use super::heads::Heads;
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::StreamState;
 use crate::metrics::Metrics;
+use crate::tasks::Tasks;
 
 /// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
 const QUEUE: usize = 1024;
@@ -107,35 +110,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer's thread. It ends when every handle is gone, or when the disk fails, which
-    /// `failed` then says.
+    /// Starts the writer, on a thread of its own unless the disk is simulated. It ends when every handle is
+    /// gone, or when the disk fails, which it then says.
     pub(super) fn start(
-        connection: Connection,
-        checkpointer: Checkpointer,
-        clock: Clock,
-        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
-        failed: CancellationToken,
-        chain: AuditChain,
-    ) -> Result<(Self, std::thread::JoinHandle<()>), StoreError> {
+        mut thread: WriterThread,
+        database: &Path,
+        tasks: &Tasks,
+    ) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let troubled = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&troubled);
-        let run = WriterThread {
-            connection,
-            checkpointer,
-            clock,
-            observer,
-            metrics,
-            failed,
-            troubled: told,
-            heads: Heads::default(),
-            chain,
-        };
-        let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || run.serve(jobs))
-            .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
-        Ok((Writer { queue, troubled }, thread))
+        let troubled = Arc::clone(&thread.troubled);
+        match thread.faults.clone() {
+            Some(faults) => drop(tasks.spawn(thread.serve_here(faults, jobs))),
+            None => {
+                thread.checkpointer = Some(Checkpointer::start(database)?);
+                std::thread::Builder::new()
+                    .name("log-writer".to_owned())
+                    .spawn(move || thread.serve(jobs))
+                    .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
+            }
+        }
+        Ok(Writer { queue, troubled })
     }
 
     /// True when the last group was refused: the disk was full, say.
@@ -179,9 +173,10 @@ fn boxed<T: Send + 'static>(
 }
 
 /// What the writer's thread owns.
-struct WriterThread {
+pub(super) struct WriterThread {
     connection: Connection,
-    checkpointer: Checkpointer,
+    checkpointer: Option<Checkpointer>,
+    faults: Option<Arc<dyn DiskFaults>>,
     clock: Clock,
     observer: Arc<dyn TailObserver>,
     metrics: Arc<Metrics>,
@@ -192,21 +187,65 @@ struct WriterThread {
 }
 
 impl WriterThread {
+    /// A writer that has not begun.
+    pub(super) fn new(
+        connection: Connection,
+        disk: &Disk,
+        clock: Clock,
+        (observer, metrics): (Arc<dyn TailObserver>, Arc<Metrics>),
+        failed: CancellationToken,
+        chain: AuditChain,
+    ) -> Self {
+        WriterThread {
+            connection,
+            checkpointer: None,
+            faults: disk.faults(),
+            clock,
+            observer,
+            metrics,
+            failed,
+            troubled: Arc::default(),
+            heads: Heads::default(),
+            chain,
+        }
+    }
+
     fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         while let Some(first) = jobs.blocking_recv() {
-            let mut bytes = first.bytes();
-            let mut group = vec![first];
-            while group.len() < GROUP_UNITS && bytes < GROUP_BYTES {
-                let Ok(next) = jobs.try_recv() else { break };
-                bytes += next.bytes();
-                group.push(next);
-            }
-            if let Err(error) = self.commit(group) {
-                tracing::error!(error = %error, "the event log cannot be written any more");
-                self.failed.cancel();
+            if !self.commit_with_all_that_wait(first, &mut jobs) {
                 return;
             }
         }
+    }
+
+    async fn serve_here(mut self, faults: Arc<dyn DiskFaults>, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = jobs.recv().await {
+            tokio::time::sleep(faults.delay()).await;
+            if !self.commit_with_all_that_wait(first, &mut jobs) {
+                return;
+            }
+        }
+    }
+
+    /// Makes one group of what waits; false when the disk failed.
+    fn commit_with_all_that_wait(
+        &mut self,
+        first: Box<dyn Job>,
+        jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    ) -> bool {
+        let mut bytes = first.bytes();
+        let mut group = vec![first];
+        while group.len() < GROUP_UNITS && bytes < GROUP_BYTES {
+            let Ok(next) = jobs.try_recv() else { break };
+            bytes += next.bytes();
+            group.push(next);
+        }
+        let committed = self.commit(group);
+        if let Err(error) = &committed {
+            tracing::error!(error = %error, "the event log cannot be written any more");
+            self.failed.cancel();
+        }
+        committed.is_ok()
     }
 
     /// Commits one group and answers its callers. An error means that the disk failed.
@@ -223,7 +262,9 @@ impl WriterThread {
         for job in group {
             job.answer(result.clone());
         }
-        self.checkpointer.after_commit();
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.after_commit();
+        }
         match result {
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
@@ -244,7 +285,13 @@ impl WriterThread {
             }
         }
         let moved = self.heads.flush(&self.connection, now_ms)?;
+        if let Some(faults) = &self.faults {
+            faults.before_commit()?;
+        }
         self.connection.execute_batch("COMMIT")?;
+        if self.faults.as_ref().is_some_and(|faults| faults.after_commit()) {
+            return Err(StoreError::Closed);
+        }
         self.metrics.log_commits.inc();
         self.chain.committed();
         self.publish(&moved, appended);
