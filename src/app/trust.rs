@@ -58,6 +58,7 @@ impl Trust {
         let peers = Peers::new(PeerMaker {
             profile: config.gateway.profile,
             domain: config.policy.domain.clone(),
+            region: config.gateway.region.clone(),
             outbound: config.outbound.clone(),
             forward: config.forward.clone(),
             identity: Arc::clone(&identity),

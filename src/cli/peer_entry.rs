@@ -10,6 +10,7 @@ use super::exit::Failure;
 use crate::domain::address::AddressRange;
 use crate::domain::base_url;
 use crate::domain::grants::Operation;
+use crate::domain::id::is_id;
 use crate::domain::key::PublicKey;
 use crate::domain::peer::PeerKind;
 use crate::domain::rate::Rate;
@@ -38,9 +39,15 @@ pub(super) struct EntryArgs {
     /// Tenants it may be used for, or act for; * is all
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     tenants: Option<Vec<String>>,
+    /// What it calls them, where it has other names: ours=theirs
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = tenant_name)]
+    tenant_names: Option<Vec<String>>,
     /// Agents that may run there, or that it may run here: ids, prefix* or *
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     agents: Option<Vec<String>>,
+    /// Regions where the runs it is sent, sends and pushes may run: names, prefix* or *
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    regions: Option<Vec<String>>,
     /// Addresses that are not public and yet its own, such as 10.1.0.0/16
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = checked::<AddressRange>)]
     allowed_addresses: Option<Vec<String>>,
@@ -101,6 +108,7 @@ impl EntryArgs {
             ("operations", &self.operations),
             ("tenants", &self.tenants),
             ("agents", &self.agents),
+            ("regions", &self.regions),
             ("allowed_addresses", &self.allowed_addresses),
             ("capabilities", &self.capabilities),
             ("terminal_events", &self.terminal_events),
@@ -108,6 +116,12 @@ impl EntryArgs {
         for (key, items) in lists.into_iter().filter_map(|(key, items)| Some((key, items.as_ref()?))) {
             let items = items.iter().map(String::as_str).filter(|item| !item.is_empty());
             entry.insert(key.to_owned(), items.map(Value::from).collect());
+        }
+        if let Some(names) = &self.tenant_names {
+            let pairs = names.iter().filter_map(|name| name.split_once('='));
+            let names: Map<_, _> =
+                pairs.map(|(ours, theirs)| (ours.to_owned(), Value::from(theirs))).collect();
+            entry.insert("tenant_names".to_owned(), Value::from(names));
         }
         let switches = [("local", self.local), ("idempotent_create", self.idempotent_create)];
         for (key, is_on) in switches.into_iter().filter_map(|(key, is_on)| Some((key, is_on?))) {
@@ -140,6 +154,17 @@ fn kind(text: &str) -> Result<String, String> {
 
 fn operation(text: &str) -> Result<String, String> {
     if text.is_empty() { Ok(String::new()) } else { one_of(text, &Operation::ALL.map(Operation::as_str)) }
+}
+
+/// `ours=theirs`, or none.
+fn tenant_name(text: &str) -> Result<String, String> {
+    let is_pair = text
+        .split_once('=')
+        .is_some_and(|(ours, theirs)| is_id(ours) && is_id(theirs) && !theirs.contains('='));
+    match text.is_empty() || is_pair {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{} does not name a tenant: write ours=theirs", quoted(text))),
+    }
 }
 
 fn one_of(text: &str, words: &[&str]) -> Result<String, String> {
@@ -184,6 +209,10 @@ mod tests {
             json!({"region": "", "tenants": ["b", "c"], "local": true, "operations": ["forward_in", "subscribe"]})
         );
         assert_eq!(entry(&["--tenants", "", "--local=false"]).expect("flags")["tenants"], json!([]));
+        let named = entry(&["--tenant-names", "a=x,b=y", "--regions", "eu-*,home"]).expect("flags");
+        assert_eq!(named["tenant_names"], json!({"a": "x", "b": "y"}));
+        assert_eq!(named["regions"], json!(["eu-*", "home"]));
+        assert_eq!(entry(&["--tenant-names", ""]).expect("flags")["tenant_names"], json!({}));
     }
 
     #[test]
@@ -195,6 +224,8 @@ mod tests {
             ["--operations", "forward_in,fly"],
             ["--allowed-addresses", "10.0.0.0/99"],
             ["--rate", "fast"],
+            ["--tenant-names", "a"],
+            ["--tenant-names", "a=b=c"],
             ["--idempotency-retention", "soon"],
             ["--terminal-events", "x=running"],
         ] {

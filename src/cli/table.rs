@@ -50,6 +50,10 @@ pub(super) fn text(value: &Value, pointer: &str) -> String {
         Some(Value::Number(number)) => number.to_string(),
         Some(Value::Bool(true)) => "yes".to_owned(),
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","),
+        Some(Value::Object(pairs)) => {
+            let pair = |(name, value): (&String, &Value)| Some(format!("{name}={}", value.as_str()?));
+            pairs.iter().filter_map(pair).collect::<Vec<_>>().join(",")
+        }
         _ => String::new(),
     }
 }

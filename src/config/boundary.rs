@@ -53,7 +53,8 @@ pub(super) fn check(config: &Config, draft: &mut Draft) {
 pub(super) fn refusal(config: &Config, policy: &Policy, peer: &PeerOptions) -> Option<String> {
     let grants = peer.grants(config.gateway.profile);
     let domain = if peer.domain.is_empty() { &policy.domain } else { &peer.domain };
-    let facts = PeerFacts { id: &peer.peer_id, domain, standing: Standing::Active, grants: &grants };
+    let (id, region) = (&peer.peer_id, peer.region.as_str());
+    let facts = PeerFacts { id, domain, region, standing: Standing::Active, grants: &grants };
     let object = Object { peer: Some(facts), ..Object::default() };
     let decided = decide(policy, Subject::Operator, Action::EnrolPeer, object);
     decided.err().filter(|_| is_id(domain)).map(|denial| denial.reason)

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tenant_names::TenantNames;
+
 /// Something a peer may be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,23 +41,43 @@ pub struct Grants {
     pub operations: Vec<Operation>,
     /// On whose behalf: tenant ids, or `*`.
     pub tenants: Vec<String>,
+    /// What it calls them, where it has other names.
+    pub tenant_names: TenantNames,
     /// With which agents: agent ids, `prefix*`, or `*`.
     pub agents: Vec<String>,
+    /// Where the runs run: regions, `prefix*`, or `*`.
+    pub regions: Vec<String>,
 }
 
 impl Grants {
-    /// True when the tenant is granted.
+    /// True when the tenant is granted: one that has no name at the peer is not.
     pub fn has_tenant(&self, tenant: &str) -> bool {
-        self.tenants.iter().any(|granted| granted == "*" || granted == tenant)
+        let is_listed = self.tenants.iter().any(|granted| granted == "*" || granted == tenant);
+        is_listed && self.tenant_names.theirs(tenant).is_some()
+    }
+
+    /// The tenants as the peer calls them.
+    pub fn tenants_in_its_words(&self) -> impl Iterator<Item = &str> {
+        self.tenants.iter().filter_map(|tenant| self.tenant_names.theirs(tenant))
     }
 
     /// True when the agent is granted.
     pub fn has_agent(&self, agent: &str) -> bool {
-        self.agents.iter().any(|granted| match granted.strip_suffix('*') {
-            Some(prefix) => agent.starts_with(prefix),
-            None => granted == agent,
-        })
+        any_matches(&self.agents, agent)
     }
+
+    /// True when the region is granted; one that nobody knows, empty, only where every region is.
+    pub fn has_region(&self, region: &str) -> bool {
+        any_matches(&self.regions, region)
+    }
+}
+
+/// True when one of the patterns, each a name, `prefix*` or `*`, fits.
+fn any_matches(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => pattern == name,
+    })
 }
 
 #[cfg(test)]
@@ -69,11 +91,26 @@ mod tests {
             operations: vec![Operation::ForwardIn],
             tenants: vec!["acme".to_owned()],
             agents: vec!["billing-*".to_owned(), "mail".to_owned()],
+            regions: vec!["eu-*".to_owned(), "home".to_owned()],
+            ..Grants::default()
         };
         assert!(grants.has_tenant("acme") && !grants.has_tenant("acme2") && !grants.has_tenant("*"));
         assert!(grants.has_agent("billing-eu") && grants.has_agent("mail"));
         assert!(!grants.has_agent("mail2") && !grants.has_agent("bill"));
+        assert!(grants.has_region("eu-west") && grants.has_region("home"));
+        assert!(!grants.has_region("us-eu-") && !grants.has_region("home2") && !grants.has_region(""));
         let nothing = Grants::default();
-        assert!(!nothing.has_tenant("acme") && !nothing.has_agent("mail"));
+        assert!(!nothing.has_tenant("acme") && !nothing.has_agent("mail") && !nothing.has_region(""));
+        assert!(Grants { regions: vec!["*".to_owned()], ..nothing }.has_region(""));
+    }
+
+    #[test]
+    fn a_tenant_without_a_name_at_the_peer_is_not_granted() {
+        let grants = Grants {
+            tenants: vec!["*".to_owned()],
+            tenant_names: serde_json::from_str(r#"{"acme":"acme-eu"}"#).expect("names"),
+            ..Grants::default()
+        };
+        assert!(grants.has_tenant("acme") && grants.has_tenant("beta") && !grants.has_tenant("acme-eu"));
     }
 }

@@ -34,4 +34,5 @@ pub mod scope;
 pub mod secret;
 pub mod stream;
 pub mod succession;
+pub mod tenant_names;
 pub mod units;

@@ -1,7 +1,7 @@
 //! Who may do what: one pure decision for clients, operators and peers alike.
 //!
 //! ```text
-//! standing ─▶ boundary between domains ─▶ operation ─▶ tenant ─▶ agent
+//! standing ─▶ boundary between domains ─▶ operation ─▶ tenant ─▶ agent ─▶ region
 //! ```
 //!
 //! Deny by default, and every answer has a rule and a reason. A peer that was configured, enrolled while the
@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::grants::{Grants, Operation};
-use super::id::PeerId;
+use super::id::{PeerId, TenantId};
+use super::limits::clean_reason;
 use super::scope::{Scope, Scopes};
 
 /// How a gateway treats peers of other domains.
@@ -96,6 +97,8 @@ pub struct PeerFacts<'a> {
     pub id: &'a PeerId,
     /// The domain it is enrolled in.
     pub domain: &'a str,
+    /// The region it is placed in, which is where its runs run; empty: nobody said.
+    pub region: &'a str,
     /// Whether it takes part.
     pub standing: Standing,
     /// What its operator-made entry grants.
@@ -184,6 +187,8 @@ pub struct Object<'a> {
     pub tenant: Option<&'a str>,
     /// The agent that is to run.
     pub agent: Option<&'a str>,
+    /// Where the run is asked to run, or runs; whoever runs it knows better, where it is placed.
+    pub region: Option<&'a str>,
     /// The peer the work goes to, or that is enrolled.
     pub peer: Option<PeerFacts<'a>>,
 }
@@ -203,6 +208,8 @@ pub enum Rule {
     TenantNotGranted,
     /// The peer has no grant for the agent.
     AgentNotGranted,
+    /// The peer has no grant for the region.
+    RegionNotGranted,
     /// The credential lacks the scope.
     InsufficientScope,
     /// This is for operators.
@@ -219,6 +226,7 @@ impl Rule {
             Rule::OperationNotGranted => "operation_not_granted",
             Rule::TenantNotGranted => "tenant_not_granted",
             Rule::AgentNotGranted => "agent_not_granted",
+            Rule::RegionNotGranted => "region_not_granted",
             Rule::InsufficientScope => "insufficient_scope",
             Rule::OperatorsOnly => "operators_only",
         }
@@ -257,6 +265,14 @@ pub fn decide(
         None => Ok(()),
         Some(peer) if action == Action::EnrolPeer => check_boundary(policy, peer, None),
         Some(peer) => check_outbound(policy, peer, action, object),
+    }
+}
+
+/// The tenant that a peer means, in our words: before anything is looked up or decided.
+pub fn tenant_meant(peer: PeerFacts<'_>, said: &TenantId) -> Result<TenantId, Denial> {
+    match peer.grants.tenant_names.ours(said) {
+        Some(tenant) => Ok(tenant),
+        None => deny_tenant(peer, said.as_str()),
     }
 }
 
@@ -299,7 +315,14 @@ fn check_inbound(
     let also = matches!(action, Action::ReadRuns | Action::ReadEvents).then_some(Operation::Subscribe);
     let operation = also.filter(|also| peer.grants.operations.contains(also)).unwrap_or(operation);
     check_boundary(policy, peer, Some(operation))?;
-    check_grants(peer, operation, object)
+    let runner = match action {
+        Action::CreateRun => object.peer,
+        Action::IngestEvents => Some(peer),
+        _ => None,
+    };
+    // Where a run that is only asked for is to run is not known before somebody is chosen to run it.
+    let unknown = runner.map(|_| "");
+    check_grants(peer, operation, Object { region: region_of(object, runner).or(unknown), ..object })
 }
 
 fn check_outbound(
@@ -310,7 +333,15 @@ fn check_outbound(
 ) -> Result<(), Denial> {
     check_standing(peer, action == Action::CreateRun)?;
     check_boundary(policy, peer, Some(Operation::ForwardOut))?;
-    check_grants(peer, Operation::ForwardOut, object)
+    // A run that was begun there was judged by the region that was asked for then.
+    let unknown = (action == Action::CreateRun).then_some("");
+    let region = region_of(object, Some(peer)).or(unknown);
+    check_grants(peer, Operation::ForwardOut, Object { region, ..object })
+}
+
+/// Where a run runs: where the one that runs it is placed, else as it was asked for.
+fn region_of<'a>(object: Object<'a>, runner: Option<PeerFacts<'a>>) -> Option<&'a str> {
+    runner.map(|peer| peer.region).filter(|region| !region.is_empty()).or(object.region)
 }
 
 fn check_standing(peer: PeerFacts<'_>, begins: bool) -> Result<(), Denial> {
@@ -369,12 +400,32 @@ fn check_grants(peer: PeerFacts<'_>, operation: Operation, object: Object<'_>) -
         );
     }
     if let Some(tenant) = object.tenant.filter(|tenant| !grants.has_tenant(tenant)) {
-        return deny(Rule::TenantNotGranted, format!("peer `{}` is not granted tenant `{tenant}`", peer.id));
+        return deny_tenant(peer, tenant);
     }
     if let Some(agent) = object.agent.filter(|agent| !grants.has_agent(agent)) {
         return deny(Rule::AgentNotGranted, format!("peer `{}` is not granted agent `{agent}`", peer.id));
     }
+    if let Some(region) = object.region.filter(|region| !grants.has_region(region)) {
+        let regions = grants.regions.join(", ");
+        let reason = match region {
+            "" => format!(
+                "peer `{}` is granted the regions {regions} only, and nobody says where the run would run: set \
+                 `region` of the peer that runs it",
+                peer.id
+            ),
+            _ => format!(
+                "peer `{}` is granted the regions {regions}, and not `{}`",
+                peer.id,
+                clean_reason(region)
+            ),
+        };
+        return deny(Rule::RegionNotGranted, reason);
+    }
     Ok(())
+}
+
+fn deny_tenant<T>(peer: PeerFacts<'_>, tenant: &str) -> Result<T, Denial> {
+    deny(Rule::TenantNotGranted, format!("peer `{}` is not granted tenant `{tenant}`", peer.id))
 }
 
 #[cfg(test)]

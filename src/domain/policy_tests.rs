@@ -7,6 +7,8 @@ fn grants(operations: &[Operation]) -> Grants {
         operations: operations.to_vec(),
         tenants: vec!["acme".to_owned()],
         agents: vec!["mail*".to_owned()],
+        regions: vec!["eu-*".to_owned()],
+        ..Grants::default()
     }
 }
 
@@ -27,9 +29,13 @@ fn id(text: &str) -> PeerId {
     PeerId::parse(text).expect("an id")
 }
 
+fn facts<'a>(id: &'a PeerId, grants: &'a Grants) -> PeerFacts<'a> {
+    PeerFacts { id, domain: "home", region: "eu-west", standing: Standing::Active, grants }
+}
+
 /// The four ways a peer meets the policy: let in at start or by an operator, coming in, being sent to.
 fn on_every_path(policy: &Policy, facts: PeerFacts<'_>) -> [Result<(), Rule>; 4] {
-    let object = |peer| Object { tenant: Some("acme"), agent: Some("mail-1"), peer };
+    let object = |peer| Object { tenant: Some("acme"), agent: Some("mail-1"), region: None, peer };
     [
         decide(policy, Subject::Operator, Action::EnrolPeer, object(Some(facts))),
         decide(policy, Subject::Peer(facts), Action::CreateRun, object(None)),
@@ -59,7 +65,7 @@ fn every_mode_and_path_answers_alike_for_one_domain() {
         (Open, "bridged", true),
         (Open, "strangers", true),
     ] {
-        let facts = PeerFacts { id: &peer, domain, standing: Standing::Active, grants: &all };
+        let facts = PeerFacts { domain, ..facts(&peer, &all) };
         let expected = if allowed { Ok(()) } else { Err(Rule::FederationBoundary) };
         assert_eq!(on_every_path(&policy(mode), facts), [expected; 4], "{mode:?} {domain}");
     }
@@ -68,7 +74,7 @@ fn every_mode_and_path_answers_alike_for_one_domain() {
 #[test]
 fn a_boundary_names_both_domains_and_the_setting() {
     let (peer, all) = (id("stk_b"), grants(&Operation::ALL));
-    let facts = PeerFacts { id: &peer, domain: "friends", standing: Standing::Active, grants: &all };
+    let facts = PeerFacts { domain: "friends", ..facts(&peer, &all) };
     let denial =
         decide(&policy(FederationMode::Strict), Subject::Peer(facts), Action::CreateRun, Object::default());
     let reason = denial.expect_err("a foreign domain").reason;
@@ -84,7 +90,7 @@ fn a_bridge_is_for_its_peers_and_operations() {
     let all = grants(&Operation::ALL);
     let bridging = policy(FederationMode::Bridging);
     let other = id("stk_c");
-    let facts = PeerFacts { id: &other, domain: "bridged", standing: Standing::Active, grants: &all };
+    let facts = PeerFacts { domain: "bridged", ..facts(&other, &all) };
     assert_eq!(on_every_path(&bridging, facts), [Err(Rule::FederationBoundary); 4]);
     let peer = id("stk_b");
     let facts = PeerFacts { id: &peer, ..facts };
@@ -99,9 +105,8 @@ fn nothing_is_granted_that_was_not() {
     let peer = id("stk_b");
     let rule = |granted: &[Operation], action, tenant, agent| {
         let grants = grants(granted);
-        let facts = PeerFacts { id: &peer, domain: "home", standing: Standing::Active, grants: &grants };
-        let object = Object { tenant: Some(tenant), agent: Some(agent), peer: None };
-        decide(&home, Subject::Peer(facts), action, object).map_err(|denial| denial.rule)
+        let object = Object { tenant: Some(tenant), agent: Some(agent), ..Object::default() };
+        decide(&home, Subject::Peer(facts(&peer, &grants)), action, object).map_err(|denial| denial.rule)
     };
     use Operation::{ForwardIn, ForwardOut, Ingest, Subscribe};
     for action in [Action::CreateRun, Action::ReadRuns, Action::CancelRun, Action::ReadEvents] {
@@ -128,13 +133,75 @@ fn standing_comes_first() {
         (Standing::Draining, Action::ReadEvents, Ok(())),
         (Standing::Draining, Action::CancelRun, Ok(())),
     ] {
-        let facts = PeerFacts { id: &peer, domain: "home", standing, grants: &all };
-        let object = Object { tenant: Some("acme"), agent: Some("mail"), peer: None };
+        let facts = PeerFacts { standing, ..facts(&peer, &all) };
+        let object = Object { tenant: Some("acme"), agent: Some("mail"), ..Object::default() };
         let inbound = decide(&home, Subject::Peer(facts), action, object);
         assert_eq!(inbound.map_err(|denial| denial.rule), expected, "in {standing:?} {action:?}");
         let outbound = decide(&home, Subject::Own, action, Object { peer: Some(facts), ..object });
         assert_eq!(outbound.map_err(|denial| denial.rule), expected, "out {standing:?} {action:?}");
     }
+}
+
+#[test]
+fn runs_cross_only_where_they_run_in_a_granted_region() {
+    let (home, peer, all) = (policy(FederationMode::Strict), id("stk_b"), grants(&Operation::ALL));
+    let everywhere = Grants { regions: vec!["*".to_owned()], ..all.clone() };
+    let other = id("orc_b");
+    use Action::{CancelRun, CreateRun, IngestEvents, ReadEvents};
+    // Where the peer is placed, which region is asked for, and what that makes of each act with it.
+    for (placed, asked, sent, read, pushed) in [
+        ("eu-west", None, true, true, true),
+        ("eu-west", Some("us-1"), true, true, true), // it does not run elsewhere than where it is
+        ("us-1", None, false, false, false),
+        ("us-1", Some("eu-west"), false, false, false),
+        ("", Some("eu-west"), true, true, true),
+        ("", Some("us-1"), false, false, false),
+        ("", None, false, true, false), // unknown: nothing begins, what was begun is read to its end
+    ] {
+        let facts = PeerFacts { region: placed, ..facts(&peer, &all) };
+        let object = Object { region: asked, ..Object::default() };
+        let rule = |subject, action, object| match decide(&home, subject, action, object) {
+            Ok(()) => true,
+            Err(denial) => {
+                assert_eq!(denial.rule, Rule::RegionNotGranted, "{denial}");
+                assert!(denial.reason.contains("stk_b") && denial.reason.contains("eu-*"), "{denial}");
+                false
+            }
+        };
+        let there = Object { peer: Some(facts), ..object };
+        assert_eq!(rule(Subject::Own, CreateRun, there), sent, "sent: {placed} {asked:?}");
+        assert_eq!(rule(Subject::Own, ReadEvents, there), read, "read: {placed} {asked:?}");
+        assert_eq!(rule(Subject::Own, CancelRun, there), read, "canceled: {placed} {asked:?}");
+        assert_eq!(rule(Subject::Peer(facts), IngestEvents, object), pushed, "pushed: {placed} {asked:?}");
+        // What it asks for runs at another peer, wherever it is itself placed; before one is chosen, only what
+        // is asked for counts.
+        let runner = PeerFacts { id: &other, grants: &everywhere, ..facts };
+        let onward = Object { peer: Some(runner), ..object };
+        assert_eq!(rule(Subject::Peer(facts), CreateRun, onward), sent, "onward: {placed} {asked:?}");
+        let early = rule(Subject::Peer(facts), CreateRun, object);
+        assert_eq!(early, asked != Some("us-1"), "asked for: {asked:?}");
+    }
+    let anywhere = PeerFacts { region: "", ..facts(&peer, &everywhere) };
+    let there = Object { peer: Some(anywhere), ..Object::default() };
+    assert_eq!(decide(&home, Subject::Own, CreateRun, there), Ok(()));
+}
+
+#[test]
+fn a_peers_word_for_a_tenant_is_understood_or_refused() {
+    let mut all = grants(&Operation::ALL);
+    all.tenant_names = serde_json::from_str(r#"{"acme":"acme-eu"}"#).expect("names");
+    let peer = id("stk_b");
+    let meant = |said: &str| {
+        let said = TenantId::parse(said).expect("an id");
+        tenant_meant(facts(&peer, &all), &said).map(|tenant| tenant.to_string()).map_err(|denial| denial.rule)
+    };
+    assert_eq!(meant("acme-eu"), Ok("acme".to_owned()));
+    assert_eq!(meant("beta"), Ok("beta".to_owned()));
+    assert_eq!(meant("acme"), Err(Rule::TenantNotGranted), "our word is not theirs");
+    let home = policy(FederationMode::Strict);
+    let object = Object { tenant: Some("acme-eu"), peer: Some(facts(&peer, &all)), ..Object::default() };
+    let denial = decide(&home, Subject::Own, Action::CreateRun, object).expect_err("no name there");
+    assert_eq!(denial.rule, Rule::TenantNotGranted);
 }
 
 #[test]

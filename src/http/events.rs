@@ -24,6 +24,7 @@ use crate::protocol::problem::Problem;
 use crate::services::admission::Action;
 use crate::services::follow::{EventFlow, FollowRequest, Opened};
 use crate::services::frames::Format;
+use crate::services::identity::Caller;
 use crate::services::runs::RunRecord;
 
 /// The names of the one cursor of a stream.
@@ -51,7 +52,7 @@ pub(super) async fn follow(
     let limit = query.limit(limits::EVENTS_PAGE_DEFAULT, limits::EVENTS_PAGE)?;
     let run = state.runs.find(&caller, &run_id).await?;
     if wanted == Representation::Page {
-        return page(&state, &context, &run, request, limit).await;
+        return page((&state, &caller), &context, &run, request, limit).await;
     }
     let slot = state.slots.take(&caller)?;
     match state.follow.open(&run, request, &caller, &context.correlation_id).await? {
@@ -111,13 +112,13 @@ fn described(mut response: Response, at: &StreamState) -> Response {
 }
 
 async fn page(
-    state: &State,
+    (state, caller): (&State, &Caller),
     context: &Context,
     run: &RunRecord,
     request: FollowRequest,
     limit: u32,
 ) -> Result<Response, ApiError> {
-    let page = state.follow.page(run, request, limit).await?;
+    let page = state.follow.page(run, (request, caller), limit).await?;
     let facts = serde_json::json!({
         "oldest_sequence": page.state.oldest,
         "high_water": page.state.high_water,

@@ -13,7 +13,7 @@ use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
 use crate::domain::forward::ForwardState;
-use crate::domain::id::ForwardId;
+use crate::domain::id::{ForwardId, TenantId};
 use crate::domain::run::RunStatus;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::ForwardRequest;
@@ -41,6 +41,7 @@ pub(super) async fn create(
         Some(request.run.agent.as_str()),
         &context.correlation_id,
     )?;
+    let tenant_said = caller.tenant_said.clone();
     let traces = [context.traceparent.as_deref(), request.traceparent.as_deref()];
     let command = ForwardCommand {
         caller,
@@ -57,9 +58,10 @@ pub(super) async fn create(
     let forwarded = state.forwarder.create(command).await?;
     let record = &forwarded.record;
     if record.state != ForwardState::Forwarded {
-        return Ok(accepted(&context, record));
+        return Ok(accepted(&context, &tenant_said, record));
     }
-    let response = reply::json(StatusCode::OK, &context, json!({ "forwarded": result(record) }));
+    let response =
+        reply::json(StatusCode::OK, &context, json!({ "forwarded": result(&tenant_said, record) }));
     Ok(if forwarded.replayed { replayed(response) } else { response })
 }
 
@@ -73,9 +75,9 @@ pub(super) fn replayed(mut response: Response) -> Response {
     response
 }
 
-fn result(record: &ForwardRecord) -> Value {
+fn result(tenant: &TenantId, record: &ForwardRecord) -> Value {
     json!({
-        "tenant_id": record.tenant,
+        "tenant_id": tenant,
         "remote_stack_id": record.peer,
         "remote_run_id": record.remote_run_id,
         "remote_events_url": record.remote_events_url,
@@ -85,8 +87,8 @@ fn result(record: &ForwardRecord) -> Value {
     })
 }
 
-fn accepted(context: &Context, record: &ForwardRecord) -> Response {
-    let mut response = reply::json(StatusCode::ACCEPTED, context, json!({ "forward": view(record) }));
+fn accepted(context: &Context, tenant: &TenantId, record: &ForwardRecord) -> Response {
+    let mut response = reply::json(StatusCode::ACCEPTED, context, json!({ "forward": view(tenant, record) }));
     response.headers_mut().insert("preference-applied", HeaderValue::from_static("respond-async"));
     let location = format!("/v1/federation/forwards/{}", record.forward_id);
     reply::with_header(response, "location", &location)
@@ -104,10 +106,11 @@ pub(super) async fn show(
         Problem::new(ErrorCode::NotFound, "there is no such forward").with("field", "forward_id")
     })?;
     let record = state.forwarder.find(&caller, &id).await?;
-    Ok(reply::json(StatusCode::OK, &context, json!({ "forward": view(&record) })))
+    Ok(reply::json(StatusCode::OK, &context, json!({ "forward": view(&caller.tenant_said, &record) })))
 }
 
-fn view(record: &ForwardRecord) -> Value {
+/// A forward as its caller may know it, under the name the caller has for the tenant.
+fn view(tenant: &TenantId, record: &ForwardRecord) -> Value {
     let outcome = match record.state {
         ForwardState::Forwarded => Some("forwarded"),
         ForwardState::Refused => Some(record.outcome.as_deref().unwrap_or("refused")),
@@ -117,7 +120,7 @@ fn view(record: &ForwardRecord) -> Value {
     let waits = matches!(record.state, ForwardState::Reserved | ForwardState::Unknown);
     json!({
         "forward_id": record.forward_id,
-        "tenant_id": record.tenant,
+        "tenant_id": tenant,
         "principal_id": record.principal,
         "stack_id": record.peer,
         "agent_id": record.agent,

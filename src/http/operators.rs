@@ -22,7 +22,7 @@ use crate::domain::scope::Scopes;
 use crate::domain::units::TextForm;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
-use crate::services::admission::Action;
+use crate::services::admission::{Action, Direction, Object};
 use crate::services::identity::{Client, Who};
 use crate::services::tokens::{NewToken, TokenRecord};
 
@@ -337,6 +337,8 @@ struct EvaluateBody {
     tenant_id: Option<String>,
     #[serde(default)]
     agent_id: Option<String>,
+    #[serde(default)]
+    region: Option<String>,
 }
 
 /// What the policy would say, without doing anything.
@@ -358,12 +360,13 @@ pub(super) async fn evaluate(
     let action = Action::ALL.into_iter().find(|action| action.as_str() == body.action);
     let action = action.ok_or_else(|| one_of("action", &names))?;
     let (tenant, agent) = (body.tenant_id.as_deref(), body.agent_id.as_deref());
-    let decided = match body.direction.as_str() {
-        "out" => state.admission.may_send(tenant, action, &peer, agent),
-        "in" => state.admission.may_come(tenant, action, &peer, agent),
+    let object = Object { tenant, agent, region: body.region.as_deref(), peer: None };
+    let direction = match body.direction.as_str() {
+        "out" => Direction::Out,
+        "in" => Direction::In,
         _ => return Err(one_of("direction", &["in", "out"]).into()),
     };
-    let decision = match decided {
+    let decision = match state.admission.judge(direction, action, &peer, object) {
         Ok(()) => json!({ "allow": true, "rule": null, "reason": null }),
         Err(denial) => json!({ "allow": false, "rule": denial.rule.as_str(), "reason": denial.reason }),
     };

@@ -15,7 +15,7 @@ use super::reply;
 use super::runs::segment;
 use super::state::State;
 use crate::clock::rfc3339;
-use crate::domain::id::AgentId;
+use crate::domain::id::{AgentId, TenantId};
 use crate::domain::run::RunStatus;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::RunRequest;
@@ -24,6 +24,7 @@ use crate::protocol::run::HomeRun;
 use crate::protocol::{json_fields, trace};
 use crate::services::admission::Action;
 use crate::services::forward::{ForwardCommand, ForwardRecord, Target};
+use crate::services::identity::Caller;
 use crate::services::runs::RunRecord;
 
 /// Creates a run at the local orchestrator.
@@ -48,6 +49,7 @@ pub(super) async fn create(
         Some(request.agent.as_str()),
         &context.correlation_id,
     )?;
+    let tenant_said = caller.tenant_said.clone();
     let command = ForwardCommand {
         caller,
         meaning: request.meaning(),
@@ -61,7 +63,7 @@ pub(super) async fn create(
         via: via(&sent),
     };
     let forwarded = state.forwarder.create(command).await?;
-    let run = created(&forwarded.record);
+    let run = created(&tenant_said, &forwarded.record);
     let location = format!("/v1/runs/{}", run["run_id"].as_str().map(segment).unwrap_or_default());
     let status = if forwarded.replayed { StatusCode::OK } else { StatusCode::CREATED };
     let response = reply::json(status, &context, json!({ "run": run }));
@@ -70,11 +72,11 @@ pub(super) async fn create(
 }
 
 /// The run object of a create: what the home answered, under the names it has here.
-fn created(record: &ForwardRecord) -> Value {
+fn created(tenant: &TenantId, record: &ForwardRecord) -> Value {
     let run_id = record.run_id.as_ref().map_or("", |id| id.as_str());
     let home = record.answer.as_deref().and_then(|text| serde_json::from_slice(text).ok());
     let status = record.run_status.unwrap_or(RunStatus::Queued);
-    let names = (record.tenant.as_str(), record.agent.as_str(), run_id);
+    let names = (tenant.as_str(), record.agent.as_str(), run_id);
     run_object(home, names, status, record.created_at_ms)
 }
 
@@ -112,7 +114,7 @@ pub(super) async fn show(
         return Err(Problem::new(ErrorCode::RunLost, reason.clone()).into());
     }
     let home = state.runs.ask_home(&record).await;
-    Ok(reply::json(StatusCode::OK, &context, json!({ "run": face(&record, home.as_ref()) })))
+    Ok(reply::json(StatusCode::OK, &context, json!({ "run": face(&caller, &record, home.as_ref()) })))
 }
 
 /// Asks the home to cancel a run.
@@ -125,7 +127,7 @@ pub(super) async fn cancel(
     let caller = state.admission.admit(&known, None, Action::CancelRun, None, &context.correlation_id)?;
     let record = state.runs.find(&caller, &run_id).await?;
     let home = state.runs.cancel(&caller, &record, &context.correlation_id).await?;
-    Ok(reply::json(StatusCode::OK, &context, json!({ "run": face(&record, Some(&home)) })))
+    Ok(reply::json(StatusCode::OK, &context, json!({ "run": face(&caller, &record, Some(&home)) })))
 }
 
 /// The same, written `POST …/{run_id}:cancel`.
@@ -138,14 +140,14 @@ pub(super) async fn cancel_by_verb(
     cancel(shared, context, known, Path(run_id)).await
 }
 
-fn face(record: &RunRecord, home: Option<&HomeRun>) -> Value {
+fn face(caller: &Caller, record: &RunRecord, home: Option<&HomeRun>) -> Value {
     // A run that ended here has ended, whatever its home says later.
     let status = match home {
         Some(home) if !record.status.is_finished() => home.status,
         _ => record.status,
     };
     let agent = record.agent.as_ref().map_or("", |agent| agent.as_str());
-    let names = (record.key.tenant.as_str(), agent, record.key.run.as_str());
+    let names = (caller.tenant_said.as_str(), agent, record.key.run.as_str());
     let object = home.and_then(|home| home.value().as_object().cloned());
     run_object(object, names, status, record.created_at_ms)
 }

@@ -189,13 +189,18 @@ fn view(state: &State, known: &Known, peer: &Peer) -> Value {
         "certificate": peer.options.certificate,
         "tls_name": peer.options.tls_name,
     });
+    let grants = &peer.enrolment.grants;
     shown["grants"] = json!({
-        "operations": peer.options.operations,
-        "tenants": peer.enrolment.grants.tenants,
-        "agents": peer.enrolment.grants.agents,
+        "operations": grants.operations,
+        "tenants": grants.tenants_in_its_words().collect::<Vec<_>>(),
+        "agents": grants.agents,
+        "regions": grants.regions,
         "allowed_addresses": peer.options.allowed_addresses,
     });
     if !matches!(known.who, Who::Peer(_)) {
+        // Our own words, and what the peer calls them, are not for the peer.
+        shown["grants"]["tenants"] = Value::from(grants.tenants.as_slice());
+        shown["grants"]["tenant_names"] = serde_json::to_value(&grants.tenant_names).unwrap_or_default();
         shown["entry"] = serde_json::to_value(&peer.options).unwrap_or_default();
     }
     shown

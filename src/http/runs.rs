@@ -13,6 +13,7 @@ use crate::clock::rfc3339;
 use crate::domain::limits;
 use crate::domain::run::RunStatus;
 use crate::services::admission::Action;
+use crate::services::identity::Caller;
 use crate::services::runs::RunView;
 
 /// Lists a tenant's runs, newest first.
@@ -30,7 +31,7 @@ pub(super) async fn list(
     let status = query.one_of("status", None, &words)?;
     let page =
         state.runs.list(&caller, status, (query.find("cursor")?, limit), &context.correlation_id).await?;
-    let items: Vec<Value> = page.runs.iter().map(|run| view(&state, run)).collect();
+    let items: Vec<Value> = page.runs.iter().map(|run| view(&state, &caller, run)).collect();
     let body = json!({ "items": items, "next_cursor": page.next_cursor });
     let response = reply::json(StatusCode::OK, &context, body);
     Ok(match page.next_cursor {
@@ -53,7 +54,7 @@ pub(super) async fn show(
     let caller = state.admission.admit(&known, None, Action::ReadRuns, None, &context.correlation_id)?;
     let record = state.runs.find(&caller, &run_id).await?;
     let run = state.runs.view(record).await?;
-    Ok(reply::json(StatusCode::OK, &context, json!({ "run": view(&state, &run) })))
+    Ok(reply::json(StatusCode::OK, &context, json!({ "run": view(&state, &caller, &run) })))
 }
 
 /// Asks the home to cancel a run.
@@ -67,7 +68,7 @@ pub(super) async fn cancel(
     let record = state.runs.find(&caller, &run_id).await?;
     let home = state.runs.cancel(&caller, &record, &context.correlation_id).await?;
     let run = state.runs.view(record).await?;
-    let mut shown = view(&state, &run);
+    let mut shown = view(&state, &caller, &run);
     // The home's word; the terminal event follows in the run's own stream.
     shown["status"] = Value::from(home.status.as_str());
     Ok(reply::json(StatusCode::OK, &context, json!({ "run": shown })))
@@ -83,7 +84,7 @@ pub(super) async fn cancel_by_verb(
     cancel(shared, context, known, Path(run_id)).await
 }
 
-fn view(state: &State, run: &RunView) -> Value {
+fn view(state: &State, caller: &Caller, run: &RunView) -> Value {
     let (record, stream) = (&run.record, &run.state);
     let gaps: Vec<Value> = stream
         .holes
@@ -98,7 +99,7 @@ fn view(state: &State, run: &RunView) -> Value {
         .collect();
     json!({
         "run_id": record.key.run,
-        "tenant_id": record.key.tenant,
+        "tenant_id": caller.tenant_said,
         "agent_id": record.agent,
         "status": stream.status.as_str(),
         "home": state.follow.home_of(record),

@@ -21,6 +21,8 @@ use super::resolver::{self, PeerResolver};
 use crate::domain::address::AddressRule;
 use crate::domain::id::{PrincipalId, TenantId};
 use crate::domain::limits;
+use crate::domain::tenant_names::TenantNames;
+use crate::protocol::tenant_field::Renaming;
 use crate::protocol::{headers, paths};
 use crate::tls::{self, Expectation, HandshakeError, LivePins, TlsError};
 
@@ -32,10 +34,10 @@ const JSON: &str = "application/json";
 /// Idle connections kept per peer.
 const IDLE_CONNECTIONS: usize = 64;
 
-/// On whose behalf a call is made, and what it belongs to.
+/// On whose behalf a call is made, and what it belongs to, in our words.
 #[derive(Debug, Clone, Copy)]
 pub struct CallContext<'a> {
-    /// Sent as `X-Tenant-Id`.
+    /// Sent as `X-Tenant-Id`, under the name it has there.
     pub tenant: Option<&'a TenantId>,
     /// Sent as `X-Principal-Id`.
     pub principal: Option<&'a PrincipalId>,
@@ -81,7 +83,7 @@ pub enum CallFailure {
     /// Name resolution, connect or TLS failed: no byte of the request left.
     #[error("{0}")]
     NeverLeft(String),
-    /// The peer's address is one it may not be dialled at: no byte left, and none will.
+    /// The peer may not be dialled at its address, or not for this tenant: no byte left, and none will.
     #[error("{0}")]
     Denied(String),
     /// Bytes may have left.
@@ -113,6 +115,8 @@ pub struct Dialled<'a> {
     pub tls_name: &'a str,
     /// Where it may be dialled.
     pub addresses: AddressRule,
+    /// What it calls our tenants.
+    pub tenant_names: &'a TenantNames,
     /// Bounds of one call.
     pub options: &'a OutboundOptions,
     /// What this gateway shows of itself.
@@ -131,6 +135,7 @@ pub struct PeerClient {
     identity: Arc<OwnIdentity>,
     signs: bool,
     denied: Option<String>,
+    tenant_names: TenantNames,
     pub(super) options: OutboundOptions,
 }
 
@@ -170,6 +175,7 @@ impl PeerClient {
             identity: Arc::clone(dialled.identity),
             signs: dialled.signs,
             denied: denied.map(|denied| denied.to_string()),
+            tenant_names: dialled.tenant_names.clone(),
             options: options.clone(),
         })
     }
@@ -193,7 +199,8 @@ impl PeerClient {
             fields.insert(headers::IDEMPOTENCY_KEY, key);
         }
         let url = paths::create_run(&self.base, agent);
-        self.call(self.prepare((Method::POST, url), context, fields, JSON, Some(body))).await
+        let body = self.in_its_words(context, body);
+        self.call(self.prepare((Method::POST, url), context, fields, JSON, Some(body))?).await
     }
 
     /// Asks the peer how a run stands.
@@ -212,7 +219,23 @@ impl PeerClient {
     }
 
     async fn plain(&self, method: Method, url: Url, context: CallContext<'_>) -> Result<Answer, CallFailure> {
-        self.call(self.prepare((method, url), context, HeaderMap::new(), JSON, None)).await
+        self.call(self.prepare((method, url), context, HeaderMap::new(), JSON, None)?).await
+    }
+
+    /// What the peer calls a tenant. Policy lets none go there that has no name.
+    fn name_of<'a>(&'a self, tenant: &'a TenantId) -> Result<&'a str, CallFailure> {
+        let nameless =
+            || CallFailure::Denied(format!("tenant `{tenant}` has no name at peer `{}`", self.peer));
+        self.tenant_names.theirs(tenant.as_str()).ok_or_else(nameless)
+    }
+
+    /// A body that names the tenant, under the name it has there.
+    fn in_its_words(&self, context: CallContext<'_>, body: Vec<u8>) -> Vec<u8> {
+        let ours = context.tenant.map_or("", TenantId::as_str);
+        match self.tenant_names.theirs(ours).and_then(|theirs| Renaming::between(ours, theirs)) {
+            Some(renaming) => renaming.apply(&body).into_owned(),
+            None => body,
+        }
     }
 
     /// A request to the peer that accepts one media type: two, in two headers, would leave the choice to it.
@@ -223,14 +246,15 @@ impl PeerClient {
         mut sent: HeaderMap,
         accept: &'static str,
         body: Option<Vec<u8>>,
-    ) -> Prepared {
+    ) -> Result<Prepared, CallFailure> {
+        let tenant = context.tenant.map(|tenant| self.name_of(tenant)).transpose()?;
         sent.insert(ACCEPT, HeaderValue::from_static(accept));
         let mut put = |name: &'static str, value: Option<&str>| {
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 sent.insert(name, value);
             }
         };
-        put(headers::TENANT, context.tenant.map(TenantId::as_str));
+        put(headers::TENANT, tenant);
         put(headers::PRINCIPAL, context.principal.map(PrincipalId::as_str));
         put(headers::CORRELATION_ID, context.correlation_id);
         put(headers::REQUEST_ID, context.correlation_id);
@@ -248,7 +272,7 @@ impl PeerClient {
         let mut request = Request::new(method, url);
         *request.headers_mut() = sent;
         *request.body_mut() = body.map(Body::from);
-        Prepared { request, nonce }
+        Ok(Prepared { request, nonce })
     }
 
     async fn call(&self, prepared: Prepared) -> Result<Answer, CallFailure> {

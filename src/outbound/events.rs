@@ -84,13 +84,11 @@ impl PeerClient {
         if after > 0 {
             fields.insert(headers::LAST_EVENT_ID, HeaderValue::from(after));
         }
+        let unreachable = |failure: CallFailure| OpenFailure::Unreachable(failure.to_string());
         let prepared = self.prepare((Method::GET, url), context, fields, "text/event-stream", None);
+        let prepared = prepared.map_err(unreachable)?;
         // A home may send its head only with the first event: it has as long as between two events.
-        let response = self.send(prepared.request, idle).await.map_err(|failure| match failure {
-            CallFailure::NeverLeft(reason)
-            | CallFailure::Denied(reason)
-            | CallFailure::Interrupted(reason) => OpenFailure::Unreachable(reason),
-        })?;
+        let response = self.send(prepared.request, idle).await.map_err(unreachable)?;
         let response = check(response).await?;
         let line = max_event + FRAME_SLACK;
         let decoder = Decoder::new(Limits { line_bytes: line, event_bytes: line });

@@ -13,4 +13,5 @@ pub mod proof;
 pub mod run;
 pub mod signature;
 pub mod sse;
+pub mod tenant_field;
 pub mod trace;

@@ -25,7 +25,7 @@ use super::replay::Replay;
 use super::tickets::Tickets;
 use super::tokens::Tokens;
 use crate::domain::id::{MAX_ID_BYTES, PrincipalId, TenantId};
-use crate::domain::policy::{Denial, Object, Policy, Subject, decide};
+use crate::domain::policy::{Denial, Policy, Subject, decide, tenant_meant};
 use crate::domain::rate::Rate;
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
@@ -35,7 +35,16 @@ use crate::store::{NewAudit, Store};
 use crate::tasks::Tasks;
 
 pub use super::credentials::{AdmissionRules, Head};
-pub use crate::domain::policy::Action;
+pub use crate::domain::policy::{Action, Object};
+
+/// Which way an act between this gateway and a peer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The peer asks here.
+    In,
+    /// This gateway's work goes to the peer.
+    Out,
+}
 
 /// The door.
 #[derive(Clone)]
@@ -202,23 +211,31 @@ impl Admission {
         correlation_id: &str,
     ) -> Result<Caller, Problem> {
         let given = self.own_tenant(identity)?;
-        let tenant = match &identity.who {
+        let said = match &identity.who {
             Who::Operator { .. } => None,
             _ => Some(agreed_tenant(given, claimed)?),
         };
-        let object = Object { tenant: tenant.as_ref().map(TenantId::as_str), agent, peer: None };
-        let decided = decide(self.policy(), identity.who.as_subject(), action, object);
-        let audited = (identity.who.subject(), tenant.as_ref().map_or("", TenantId::as_str));
-        let refuse = |denial: Denial| self.refuse(denial, audited, action, correlation_id);
-        decided.map_err(refuse)?;
-        let tenant = tenant.ok_or_else(unauthorized)?;
+        let refuse = |denial: Denial, tenant: Option<&TenantId>| {
+            let audited = (identity.who.subject(), tenant.map_or("", TenantId::as_str));
+            self.refuse(denial, audited, action, correlation_id)
+        };
+        let tenant = match (&identity.who, &said) {
+            (Who::Peer(peer), Some(said)) => {
+                Some(tenant_meant(peer.facts(), said).map_err(|denial| refuse(denial, Some(said)))?)
+            }
+            _ => said.clone(),
+        };
+        let object = Object { tenant: tenant.as_ref().map(TenantId::as_str), agent, ..Object::default() };
+        decide(self.policy(), identity.who.as_subject(), action, object)
+            .map_err(|denial| refuse(denial, tenant.as_ref()))?;
+        let (Some(tenant), Some(tenant_said)) = (tenant, said) else { return Err(unauthorized()) };
         let principal = self.principal(identity)?;
         let (peer, ended, until_ms) = match &identity.who {
             Who::Peer(peer) => (Some(Arc::clone(peer)), peer.gone().clone(), None),
             Who::Client(client) => (None, client.ended.clone(), client.until_ms),
             Who::Unproven | Who::Operator { .. } => (None, CancellationToken::new(), None),
         };
-        Ok(Caller { tenant, principal, peer, ended, until_ms })
+        Ok(Caller { tenant, tenant_said, principal, peer, ended, until_ms })
     }
 
     /// Decides whether a caller without a tenant may do this: an operator, or a peer that asks who we are.
@@ -240,20 +257,40 @@ impl Admission {
         peer: &Peer,
         agent: Option<&str>,
     ) -> Result<(), Denial> {
-        let object = Object { tenant, agent, peer: Some(peer.facts()) };
-        decide(self.policy(), Subject::Own, action, object)
+        let object = Object { tenant, agent, ..Object::default() };
+        self.judge(Direction::Out, action, peer, object)
     }
 
-    /// Decides whether a peer may do something here.
-    pub fn may_come(
+    /// Decides whether a caller's new run may go to a peer. Where a peer asks for it, what that one is granted
+    /// counts too: only now is it known where the run is to run.
+    pub fn may_forward(
         &self,
-        tenant: Option<&str>,
+        caller: &Caller,
+        peer: &Peer,
+        agent: &str,
+        region: Option<&str>,
+    ) -> Result<(), Denial> {
+        let subject = caller.peer.as_ref().map_or(Subject::Own, |from| Subject::Peer(from.facts()));
+        let tenant = Some(caller.tenant.as_str());
+        let object = Object { tenant, agent: Some(agent), region, peer: Some(peer.facts()) };
+        decide(self.policy(), subject, Action::CreateRun, object)
+    }
+
+    /// Decides about one peer and one act: of this gateway there, or of the peer here.
+    pub fn judge(
+        &self,
+        direction: Direction,
         action: Action,
         peer: &Peer,
-        agent: Option<&str>,
+        object: Object<'_>,
     ) -> Result<(), Denial> {
-        let object = Object { tenant, agent, peer: None };
-        decide(self.policy(), Subject::Peer(peer.facts()), action, object)
+        match direction {
+            Direction::Out => {
+                let object = Object { peer: Some(peer.facts()), ..object };
+                decide(self.policy(), Subject::Own, action, object)
+            }
+            Direction::In => decide(self.policy(), Subject::Peer(peer.facts()), action, object),
+        }
     }
 
     /// Counts and audits a refusal, and puts it into the words of the wire.

@@ -13,6 +13,8 @@ pub struct Enrolment {
     pub options: PeerOptions,
     /// The domain it belongs to.
     pub domain: String,
+    /// Where its runs run; empty: nobody said.
+    pub region: String,
     /// What it may do.
     pub grants: Grants,
     /// Whether it takes part.

@@ -124,8 +124,7 @@ impl Follow {
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
-            encoder: Encoder::new(request.format, &home),
-            home,
+            encoder: Encoder::new(request.format, &home).renaming(caller.renaming()),
             stream_no: run.stream_no,
             watch,
             cursor: request.after,
@@ -262,7 +261,6 @@ pub struct EventFlow {
     clock: Clock,
     metrics: Arc<Metrics>,
     encoder: Encoder,
-    home: String,
     stream_no: i64,
     watch: Watch,
     cursor: u64,
@@ -354,6 +352,7 @@ impl EventFlow {
     /// Reads up to `to`, from memory when the next frames are there, else a page from the log.
     async fn read(&mut self, to: u64) -> Option<Bytes> {
         if self.request.format == Format::Sse
+            && self.encoder.is_for_all()
             && let Some(chunk) = self.watch.tail_after(self.cursor)
             && chunk.last <= to
         {
@@ -362,7 +361,7 @@ impl EventFlow {
         }
         let max_events = if self.first { FIRST_PAGE_EVENTS } else { PAGE_EVENTS };
         let range = PageRange { after: self.cursor, to, max_events, max_bytes: limits::PAGE_BYTES };
-        let made = (Vec::new(), Encoder::new(self.request.format, &self.home));
+        let made = (Vec::new(), self.encoder.clone());
         let page = read_whole(&self.store, self.stream_no, range, made, |(out, encoder), row| {
             encoder.event(out, row.sequence, row.received_at_ms, row.derived, row.json);
         });

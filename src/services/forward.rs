@@ -219,8 +219,11 @@ impl Forwarder {
     /// Chooses among the peers that may take work of this tenant for this agent.
     fn choose_peer(&self, command: &ForwardCommand) -> Result<Arc<Peer>, Problem> {
         let (tenant, agent) = (command.caller.tenant.as_str(), command.agent.as_str());
-        let may =
-            |peer: &Peer| self.shared.admission.may_send(Some(tenant), Action::CreateRun, peer, Some(agent));
+        let region = match &command.target {
+            Target::Selected(selector) => selector.region.as_deref(),
+            Target::Local => None,
+        };
+        let may = |peer: &Peer| self.shared.admission.may_forward(&command.caller, peer, agent, region);
         let refused = |peer: &Peer, denial: Denial| match denial.rule {
             // A peer that is not for this tenant is not there.
             Rule::TenantNotGranted => no_such_peer(peer.id().as_str()),

@@ -1,5 +1,7 @@
 //! Stored events as subscribers get them: encoded once, in the format they asked for.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use crate::clock::rfc3339;
 use crate::domain::holes::GapReason;
 use crate::protocol::envelope::Federation;
 use crate::protocol::sse::{self, Control};
+use crate::protocol::tenant_field::Renaming;
 
 /// How a subscriber wants events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,10 +21,12 @@ pub enum Format {
 }
 
 /// Writes envelopes for one stream. Remembers the metadata of the last event: events of one commit share it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Encoder {
     format: Format,
     home: String,
+    /// The subscriber has another name for the tenant.
+    renaming: Option<Renaming>,
     federation: Vec<u8>,
     federation_of: Option<(i64, bool)>,
 }
@@ -29,7 +34,17 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder for a stream with this home.
     pub fn new(format: Format, home: &str) -> Self {
-        Encoder { format, home: home.to_owned(), federation: Vec::new(), federation_of: None }
+        Encoder { format, home: home.to_owned(), renaming: None, federation: Vec::new(), federation_of: None }
+    }
+
+    /// The same, for a subscriber that has another name for the tenant.
+    pub fn renaming(self, renaming: Option<Renaming>) -> Self {
+        Encoder { renaming, ..self }
+    }
+
+    /// True when its subscriber gets the same bytes as others do.
+    pub fn is_for_all(&self) -> bool {
+        self.renaming.is_none()
     }
 
     /// Adds one event.
@@ -45,10 +60,11 @@ impl Encoder {
             self.federation = federation(&self.home, received_at_ms, derived);
             self.federation_of = Some((received_at_ms, derived));
         }
+        let event = in_words(self.renaming.as_ref(), event);
         match self.format {
-            Format::Sse => sse::event_frame(out, sequence, event, &self.federation),
+            Format::Sse => sse::event_frame(out, sequence, &event, &self.federation),
             Format::Ndjson => {
-                envelope(out, event, &self.federation);
+                envelope(out, &event, &self.federation);
                 out.push(b'\n');
             }
         }
@@ -72,6 +88,11 @@ impl Encoder {
             Format::Ndjson => Bytes::from_static(b"\n"),
         }
     }
+}
+
+/// An event in the words of who gets it.
+pub fn in_words<'a>(renaming: Option<&Renaming>, event: &'a [u8]) -> Cow<'a, [u8]> {
+    renaming.map_or(Cow::Borrowed(event), |renaming| renaming.apply(event))
 }
 
 /// Writes `{"event":…,"federation":…}`.

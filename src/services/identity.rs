@@ -15,6 +15,7 @@ use crate::domain::scope::Scopes;
 use crate::domain::succession::Succession;
 use crate::protocol::problem::Problem;
 use crate::protocol::signature::Claim;
+use crate::protocol::tenant_field::Renaming;
 use crate::tls::Presented;
 
 /// What begins the principal that a peer acts as; no client may bear it.
@@ -108,6 +109,8 @@ pub struct Identity {
 pub struct Caller {
     /// Whose things the caller may see.
     pub tenant: TenantId,
+    /// What the caller calls this tenant: whatever it is answered says so.
+    pub tenant_said: TenantId,
     /// Who acts.
     pub principal: PrincipalId,
     /// Which peer, when it is one.
@@ -172,15 +175,23 @@ impl Caller {
         }
     }
 
+    /// How what it is answered gets its own name of the tenant; none where that is ours.
+    pub fn renaming(&self) -> Option<Renaming> {
+        Renaming::between(self.tenant.as_str(), self.tenant_said.as_str())
+    }
+
     /// True when a thing this principal made is the caller's to see. A client sees what its tenant has; a peer
     /// what it made itself, unless it may subscribe to all.
     pub fn may_see(&self, made_by: Option<&PrincipalId>) -> bool {
         let Some(peer) = &self.peer else { return true };
+        peer.enrolment.grants.operations.contains(&Operation::Subscribe) || self.is_peer_that_made(made_by)
+    }
+
+    /// True for a peer, of a thing it made itself.
+    pub fn is_peer_that_made(&self, made_by: Option<&PrincipalId>) -> bool {
+        let (Some(peer), Some(principal)) = (&self.peer, made_by) else { return false };
         let own = format!("{PEER_PRINCIPAL}{}", peer.id());
-        let is_own = |principal: &PrincipalId| {
-            principal.as_str().strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        peer.enrolment.grants.operations.contains(&Operation::Subscribe) || made_by.is_some_and(is_own)
+        principal.as_str().strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 

@@ -122,14 +122,16 @@ impl Ingest {
         let mut first: HashMap<(RunId, EventId), Bytes> = HashMap::new();
         for raw in body.entries {
             let entry = raw.map_err(not_json).and_then(|raw| envelope::parse(raw, &self.terminal));
-            let parsed = match entry {
+            let mut parsed = match entry {
                 Ok(parsed) => parsed,
                 Err(invalid) => {
                     results.push(rejected_invalid(invalid));
                     continue;
                 }
             };
-            if parsed.tenant != caller.tenant {
+            let names = caller.peer.as_ref().map(|peer| peer.tenant_names());
+            let is_named = names.is_none_or(|names| parsed.translate(names));
+            if !is_named || parsed.tenant != caller.tenant {
                 results.push(foreign_tenant(&parsed));
                 continue;
             }

@@ -3,11 +3,13 @@
 use serde_json::Value;
 
 use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, lost_rows, next_step, read_whole};
-use super::frames::{envelope, federation, gap_body};
+use super::frames::{envelope, federation, gap_body, in_words};
+use super::identity::Caller;
 use crate::clock::millis;
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::protocol::problem::Problem;
+use crate::protocol::tenant_field::Renaming;
 use crate::store::{PageRange, RunRecord, Store};
 
 /// A bounded piece of a stream.
@@ -31,14 +33,16 @@ impl Follow {
     pub async fn page(
         &self,
         run: &RunRecord,
-        request: FollowRequest,
+        (request, caller): (FollowRequest, &Caller),
         limit: u32,
     ) -> Result<EventPage, Problem> {
         let mut state = self.store.stream_state(run.stream_no).await?;
         check_cursor(&state, request)?;
         let hold_ms = millis(self.hold(run));
         let home = self.home_of(run).to_owned();
-        let mut page = PageReader { made: Vec::new(), cursor: request.after, left: limit, gaps: Vec::new() };
+        let renaming = caller.renaming();
+        let mut page =
+            PageReader { made: Vec::new(), cursor: request.after, left: limit, gaps: Vec::new(), renaming };
         while page.left > 0 {
             match next_step(&state, page.cursor, self.clock.now_ms(), hold_ms, request.skip_gaps) {
                 Step::Read(to) => {
@@ -70,6 +74,7 @@ struct PageReader {
     cursor: u64,
     left: u32,
     gaps: Vec<Value>,
+    renaming: Option<Renaming>,
 }
 
 impl PageReader {
@@ -78,13 +83,14 @@ impl PageReader {
         let range =
             PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
         let (before, home) = (std::mem::take(&mut self.made), home.to_owned());
+        let renaming = self.renaming.clone();
         let read = read_whole(store, stream_no, range, (before.clone(), 0_u32), move |(out, count), row| {
             if !out.is_empty() {
                 out.push(b',');
             }
             *count += 1;
             let beside = federation(&home, row.received_at_ms, row.derived);
-            envelope(out, row.json, &beside);
+            envelope(out, &in_words(renaming.as_ref(), row.json), &beside);
         });
         let Some(((made, count), last)) = read.await? else {
             self.made = before;

@@ -16,6 +16,7 @@ use crate::domain::key::{KeyId, PublicKey};
 use crate::domain::peer::{Capabilities, HealthState, ORCHESTRATOR_FEATURES, PeerKind};
 use crate::domain::policy::{PeerFacts, Standing};
 use crate::domain::retry_budget::RetryBudget;
+use crate::domain::tenant_names::TenantNames;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, PeerLabel};
 use crate::outbound::{OwnIdentity, PeerClient};
@@ -158,8 +159,13 @@ impl Peer {
 
     /// What policy is told of it.
     pub fn facts(&self) -> PeerFacts<'_> {
-        let Enrolment { domain, grants, .. } = &self.enrolment;
-        PeerFacts { id: self.id(), domain, standing: self.standing(), grants }
+        let Enrolment { domain, region, grants, .. } = &self.enrolment;
+        PeerFacts { id: self.id(), domain, region, standing: self.standing(), grants }
+    }
+
+    /// What it calls our tenants.
+    pub fn tenant_names(&self) -> &TenantNames {
+        &self.enrolment.grants.tenant_names
     }
 
     /// Cancelled when this entry no longer holds: it was changed, revoked or removed.

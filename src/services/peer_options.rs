@@ -20,6 +20,7 @@ use crate::domain::peer::PeerKind;
 use crate::domain::rate::Rate;
 use crate::domain::run::RunStatus;
 use crate::domain::secret::Secret;
+use crate::domain::tenant_names::TenantNames;
 use crate::domain::units::{self, TextForm, quoted};
 use crate::tls::SpkiPin;
 
@@ -87,9 +88,16 @@ pub struct PeerOptions {
     /// Tenants it may be used for, or act for; `*` is all. Left out: all under profile dev, none under prod.
     #[serde(default)]
     pub tenants: Vec<String>,
+    /// What the peer calls them, theirs by ours, where it has other names: whatever goes there bears those, and
+    /// whatever it says is read so. Left out: the same on both sides.
+    #[serde(default)]
+    pub tenant_names: TenantNames,
     /// Agents that may run there, or that it may run here: ids, `prefix*` or `*`. Left out: all.
     #[serde(default = "all")]
     pub agents: Vec<String>,
+    /// Regions where the runs it is sent, sends and pushes may run: names, `prefix*` or `*`. Left out: all.
+    #[serde(default = "all")]
+    pub regions: Vec<String>,
     /// Addresses it may be dialled at though they are not public, such as `10.1.0.0/16`. Left out: any under
     /// profile dev, none under prod.
     #[serde(default, with = "units::texts")]
@@ -133,7 +141,9 @@ impl PeerOptions {
             tls_name: String::new(),
             operations: outward(),
             tenants: Vec::new(),
+            tenant_names: TenantNames::default(),
             agents: all(),
+            regions: all(),
             allowed_addresses: Vec::new(),
             rate: None,
             token: None,
@@ -148,7 +158,13 @@ impl PeerOptions {
         if tenants.is_empty() && profile == Profile::Dev {
             tenants = all();
         }
-        Grants { operations: self.operations.clone(), tenants, agents: self.agents.clone() }
+        Grants {
+            operations: self.operations.clone(),
+            tenants,
+            tenant_names: self.tenant_names.clone(),
+            agents: self.agents.clone(),
+            regions: self.regions.clone(),
+        }
     }
 
     /// Reads the credential that `token_file` names.
@@ -270,10 +286,29 @@ pub fn mistakes(options: &PeerOptions, profile: Profile) -> Vec<(&'static str, S
         let message = format!("{} is not an agent: write its id, \"prefix*\", or \"*\" for all", quoted(bad));
         found.push(("agents", message));
     }
+    if let Some(bad) = options.regions.iter().find(|region| !is_id(region)) {
+        let message =
+            format!("{} is not a region: write its name, \"prefix*\", or \"*\" for all", quoted(bad));
+        found.push(("regions", message));
+    }
+    found.extend(misnamed_tenant(options, profile).map(|message| ("tenant_names", message)));
     if profile == Profile::Prod {
         found.extend(unsafe_settings(options));
     }
     found
+}
+
+/// What is wrong with the names that the peer has for tenants, beside those it is granted.
+fn misnamed_tenant(options: &PeerOptions, profile: Profile) -> Option<String> {
+    let (grants, names) = (options.grants(profile), &options.tenant_names);
+    if let Some(ours) = grants.tenants.iter().find(|tenant| names.theirs(tenant).is_none()) {
+        return Some(format!(
+            "{ours} is granted under its own name, which is another tenant's there: name it too, or take it out of \
+             tenants"
+        ));
+    }
+    let idle = names.named().find(|named| !grants.has_tenant(named))?;
+    Some(format!("{idle} is not granted: add it to tenants, or leave its name out"))
 }
 
 /// What profile prod does not allow of an entry.

@@ -37,6 +37,8 @@ pub struct PeerMaker {
     pub profile: Profile,
     /// The domain of peers whose entry names none.
     pub domain: String,
+    /// Where the gateway is, and so is the local peer whose entry names no region.
+    pub region: String,
     /// Bounds of one call.
     pub outbound: OutboundOptions,
     /// Bounds of work at one peer.
@@ -76,9 +78,12 @@ impl PeerMaker {
     /// An entry as an operator's decision, taken part in until said otherwise.
     pub fn enrolment(&self, options: PeerOptions, is_configured: bool) -> Enrolment {
         let domain = if options.domain.is_empty() { self.domain.clone() } else { options.domain.clone() };
+        let is_placed = !options.region.is_empty() || !options.local;
+        let region = if is_placed { options.region.clone() } else { self.region.clone() };
         Enrolment {
             grants: options.grants(self.profile),
             domain,
+            region,
             options,
             standing: Standing::Active,
             reason: String::new(),
@@ -103,6 +108,7 @@ impl PeerMaker {
             pins: Arc::clone(&pins),
             tls_name: &options.tls_name,
             addresses: rule,
+            tenant_names: &enrolment.grants.tenant_names,
             options: &self.outbound,
             identity: &self.identity,
             network: &self.network,

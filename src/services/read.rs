@@ -329,8 +329,8 @@ impl Visitor<'_> {
     fn event(&self, frame: &Frame) -> Result<NewEvent, String> {
         let raw: &RawValue =
             serde_json::from_str(&frame.data).map_err(|error| limits::clean_reason(&error.to_string()))?;
-        let parsed = envelope::parse(raw, self.terminal).map_err(|invalid| invalid.reason)?;
-        if parsed.tenant != self.run.key.tenant {
+        let mut parsed = envelope::parse(raw, self.terminal).map_err(|invalid| invalid.reason)?;
+        if !parsed.translate(self.peer.tenant_names()) || parsed.tenant != self.run.key.tenant {
             return Err("the event belongs to another tenant".to_owned());
         }
         let remote = self.run.remote_run_id.as_str();

@@ -95,9 +95,11 @@ pub(super) fn denied(denial: &Denial) -> Problem {
         Rule::PeerDraining => ErrorCode::Draining,
         Rule::FederationBoundary => ErrorCode::FederationBoundary,
         Rule::InsufficientScope => ErrorCode::InsufficientScope,
-        Rule::OperationNotGranted | Rule::TenantNotGranted | Rule::AgentNotGranted | Rule::OperatorsOnly => {
-            ErrorCode::PolicyDenied
-        }
+        Rule::OperationNotGranted
+        | Rule::TenantNotGranted
+        | Rule::AgentNotGranted
+        | Rule::RegionNotGranted
+        | Rule::OperatorsOnly => ErrorCode::PolicyDenied,
     };
     Problem::new(code, denial.reason.clone())
         .with("rule", denial.rule.as_str())

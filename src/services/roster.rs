@@ -335,6 +335,7 @@ impl Roster {
         let facts = crate::domain::policy::PeerFacts {
             id: &options.peer_id,
             domain: &enrolment.domain,
+            region: &enrolment.region,
             standing: enrolment.standing,
             grants: &enrolment.grants,
         };

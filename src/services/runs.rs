@@ -5,7 +5,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::admission::{Action, Admission};
+use super::admission::{Action, Admission, Direction, Object};
 use super::identity::Caller;
 use super::peer::Peer;
 use super::peers::Peers;
@@ -66,7 +66,22 @@ impl Runs {
         let run = RunId::parse(run_id).map_err(|_| not_found())?;
         let key = RunKey { tenant: caller.tenant.clone(), run };
         let found = self.store.find_run(&key).await?;
-        found.filter(|run| caller.may_see(run.principal.as_ref())).ok_or_else(not_found)
+        found.filter(|run| self.may_see(caller, run)).ok_or_else(not_found)
+    }
+
+    /// True when the run is the caller's to see; a peer sees none that runs where it is not granted.
+    fn may_see(&self, caller: &Caller, run: &RunRecord) -> bool {
+        let Some(peer) = caller.peer.as_ref().filter(|_| caller.may_see(run.principal.as_ref())) else {
+            return caller.may_see(run.principal.as_ref());
+        };
+        let region = match &run.home {
+            Some(home) => self.peers.find(home).map_or(String::new(), |home| home.enrolment.region.clone()),
+            None => self.peers.maker().region.clone(),
+        };
+        // What the peer made itself was judged by the region it asked for.
+        let is_judged = !region.is_empty() || !caller.is_peer_that_made(run.principal.as_ref());
+        let object = Object { region: is_judged.then_some(&*region), ..Object::default() };
+        self.admission.judge(Direction::In, Action::ReadRuns, peer, object).is_ok()
     }
 
     /// The run with its stream.
@@ -96,7 +111,7 @@ impl Runs {
         records.truncate(limit as usize);
         let next_cursor = records.last().filter(|_| more).map(|last| self.make_cursor(last));
         let mut runs = Vec::with_capacity(records.len());
-        for record in records {
+        for record in records.into_iter().filter(|run| self.may_see(caller, run)) {
             runs.push(self.view(record).await?);
         }
         Ok(RunPage { runs, next_cursor })

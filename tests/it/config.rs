@@ -407,6 +407,19 @@ fn every_mistake_of_a_peer_is_told() {
         ),
         ("peer_id = 'a'\nbase_url = 'http://h'\ntenants = ['']", "tenants: \"\" is not a tenant"),
         ("peer_id = 'a'\nbase_url = 'http://h'\nagents = ['a b']", "agents: \"a b\" is not an agent"),
+        ("peer_id = 'a'\nbase_url = 'http://h'\nregions = ['']", "peers.a.regions: \"\" is not a region"),
+        (
+            "peer_id = 'a'\nbase_url = 'http://h'\ntenant_names = { x = 'z', y = 'z' }",
+            "peers.a.tenant_names: the tenants x and y would both be z there",
+        ),
+        (
+            "peer_id = 'a'\nbase_url = 'http://h'\ntenants = ['x', 'z']\ntenant_names = { x = 'z' }",
+            "peers.a.tenant_names: z is granted under its own name, which is another tenant's there",
+        ),
+        (
+            "peer_id = 'a'\nbase_url = 'http://h'\ntenants = ['x']\ntenant_names = { y = 'z' }",
+            "peers.a.tenant_names: y is not granted",
+        ),
         (
             "peer_id = 'a'\nbase_url = 'http://h'\nname = \"a\\nb\"",
             "peers.a.name: a name has at most 128 bytes",

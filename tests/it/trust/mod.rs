@@ -10,6 +10,8 @@ mod limits;
 mod peers;
 mod policy;
 mod pushes;
+mod regions;
 mod revocation;
 mod rotation;
 mod signatures;
+mod tenant_names;
