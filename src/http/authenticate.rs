@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State as Shared};
 use axum::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -42,8 +43,10 @@ pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Requ
             state.roster.hear(peer, succession);
         }
     }
-    if matches!(identity.who, Who::Unproven) && is_foreign_page(&state, &request) {
-        return refuse_page(&state, &correlation_id);
+    if matches!(identity.who, Who::Unproven)
+        && let Some(reason) = foreign_page(&state, &request)
+    {
+        return refuse_page(&state, &correlation_id, reason);
     }
     let fields = rates::headers(&identity.allowances);
     request.extensions_mut().insert(identity);
@@ -56,20 +59,35 @@ pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Requ
     response
 }
 
-/// True for what a page changes here that is neither of this gateway nor of an origin it allows. Whoever opened
-/// the page did not ask for it, and under profile dev no credential would tell.
-fn is_foreign_page(state: &State, request: &Request) -> bool {
-    let Some(origin) = request.headers().get(ORIGIN).filter(|_| !request.method().is_safe()) else {
-        return false;
-    };
-    let origin = origin.to_str().unwrap_or("");
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
-    let is_own = origin.split_once("://").is_some_and(|(_, own)| own == host);
-    !is_own && !state.options.cors_origins.iter().any(|allowed| allowed == origin)
+/// Why a page may not do this: it changes something here and is neither of this gateway nor of an origin that is
+/// allowed, or its own name was made to lead here. Whoever opened it did not ask for that, and under profile dev
+/// no credential would tell.
+fn foreign_page(state: &State, request: &Request) -> Option<&'static str> {
+    let sent = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+    let named = request.uri().authority().map(Authority::as_str);
+    let (host, allowed) = (sent(HOST).or(named), &state.options.cors_origins);
+    if host.is_some_and(|host| !is_own_name(host, allowed)) {
+        return Some("this gateway is not reached by that name: call it by its address, or as localhost");
+    }
+    let origin = sent(ORIGIN).filter(|_| !request.method().is_safe())?;
+    let is_own = origin.split_once("://").is_some_and(|(_, own)| own == host.unwrap_or(""));
+    let is_foreign = !is_own && !allowed.iter().any(|allowed| allowed == origin);
+    is_foreign.then_some("a page of this origin may change nothing here: name it in server.cors_origins")
 }
 
-fn refuse_page(state: &State, correlation_id: &str) -> Response {
-    let reason = "a page of this origin may change nothing here: name it in server.cors_origins".to_owned();
+/// False for a name that anybody on the internet may have bound to this machine's address (DNS rebinding): one
+/// with a dot in it that is neither an address, nor below localhost, nor of an allowed origin.
+fn is_own_name(host: &str, allowed: &[String]) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let is_local = !name.contains('.') || name.ends_with(".localhost");
+    let is_of_origin = |origin: &String| origin.split_once("://").is_some_and(|(_, own)| own == host);
+    is_address || is_local || allowed.iter().any(is_of_origin)
+}
+
+fn refuse_page(state: &State, correlation_id: &str, reason: &str) -> Response {
+    let reason = reason.to_owned();
     let denial = Denial { rule: Rule::OperationNotGranted, reason };
     let audited = (Who::Unproven.subject(), "");
     ApiError(state.admission.refuse(denial, audited, Action::Administer, correlation_id)).into_response()
@@ -84,4 +102,40 @@ fn arrival_of(state: &State, request: &Request) -> Arrival {
         arrival.address = Some(client_address(connection, request.headers(), is_proxy));
     }
     arrival
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_lead_nowhere_else_are_ours() {
+        let allowed = ["https://app.example.com".to_owned(), "http://app.example.com:8080".to_owned()];
+        for own in [
+            "127.0.0.1:8080",
+            "[::1]:8080",
+            "localhost",
+            "LOCALHOST:80",
+            "a.localhost",
+            "gateway:8080",
+            "app.example.com",
+            "app.example.com:8080",
+            "localhost.",
+        ] {
+            assert!(is_own_name(own, &allowed), "{own}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:8080",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "app.example.com:81",
+            "evil.example.",
+            "",
+            "a b",
+            "localhost@evil.example",
+        ] {
+            assert!(!is_own_name(foreign, &allowed), "{foreign}");
+        }
+    }
 }

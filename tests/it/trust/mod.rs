@@ -10,6 +10,7 @@ mod limits;
 mod peers;
 mod policy;
 mod pushes;
+mod rebinding;
 mod regions;
 mod revocation;
 mod rotation;
