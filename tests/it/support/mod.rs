@@ -5,6 +5,7 @@ pub(crate) mod document;
 pub(crate) mod fault_proxy;
 pub(crate) mod forwards;
 pub(crate) mod gateway;
+pub(crate) mod h2_frames;
 pub(crate) mod log;
 pub(crate) mod orchestrator;
 pub(crate) mod pair;
