@@ -68,7 +68,7 @@ pub(crate) async fn a_signature_that_is_not_exactly_right_is_refused_and_does_no
         signed.with("signature", &format!("{}{value}", many(":AAAA:")))
     };
     let late = Signer { skew_s: -62, ..known.clone() };
-    let early = Signer { skew_s: 62, ..known.clone() };
+    let early = Signer { skew_s: 90, ..known.clone() };
     let posing = Signer { origin: "orc_b".to_owned(), ..known.clone() };
     let other_place = Signer { destination: "stk_c".to_owned(), ..known.clone() };
     let own_name = Signer { origin: "stk_b".to_owned(), ..stranger.clone() };
