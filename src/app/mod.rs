@@ -102,6 +102,7 @@ pub struct Gateway {
     doors: Doors,
     roster: Roster,
     store: Store,
+    metrics: Arc<Metrics>,
     tasks: Tasks,
     shutdown_timeout: Duration,
 }
@@ -127,6 +128,7 @@ impl Gateway {
         let heard = (observer, Arc::clone(&metrics));
         let (disk, clock) = (ground.disk.clone(), ground.clock.clone());
         let store = Store::open_on(disk, data_dir, clock, entropy, tasks.clone(), heard).await?;
+        let counted = Arc::clone(&metrics);
         let started = async {
             let parts = Parts::assemble(&config, &ground, &store, (hub, metrics), &tasks).await?;
             let roster = parts.services.roster.clone();
@@ -141,7 +143,7 @@ impl Gateway {
             }
         };
         let shutdown_timeout = config.server.shutdown_timeout;
-        Ok(Gateway { doors, roster, store, tasks, shutdown_timeout })
+        Ok(Gateway { doors, roster, store, metrics: counted, tasks, shutdown_timeout })
     }
 
     /// Where the API listens.
@@ -162,6 +164,11 @@ impl Gateway {
     /// The peers, to be enrolled and asked.
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// All that was counted so far, as the metrics path shows it.
+    pub fn metrics_page(&self) -> String {
+        self.metrics.page()
     }
 
     /// Resolves when the disk failed underneath: the gateway can only go down.

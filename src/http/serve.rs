@@ -18,7 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guarded;
@@ -185,18 +185,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let address = address.ip().to_canonical();
-            let Some(network) = self.admit_network(address) else {
-                self.house.metrics.connections_refused.inc();
-                continue;
-            };
-            let (this, graceful) = (self.clone(), Arc::clone(&graceful));
-            self.house.tasks.spawn(async move {
-                this.house.metrics.connections_open.inc();
-                this.connection(stream, address, &graceful).await;
-                this.house.metrics.connections_open.dec();
-                drop((place, network));
-            });
+            self.take_in(stream, address.ip(), place, &graceful);
         }
         drop(listener);
         let graceful = graceful.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -204,6 +193,28 @@ impl Acceptor {
             graceful.shutdown().await;
         }
         drained.cancel();
+    }
+
+    /// Serves a connection from `address`, or closes it at once.
+    fn take_in(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        address: IpAddr,
+        place: OwnedSemaphorePermit,
+        graceful: &Arc<Mutex<Option<GracefulShutdown>>>,
+    ) {
+        let address = address.to_canonical();
+        let Some(network) = self.admit_network(address) else {
+            self.house.metrics.connections_refused.inc();
+            return;
+        };
+        let (this, graceful) = (self.clone(), Arc::clone(graceful));
+        self.house.tasks.spawn(async move {
+            this.house.metrics.connections_open.inc();
+            this.connection(stream, address, &graceful).await;
+            this.house.metrics.connections_open.dec();
+            drop((place, network));
+        });
     }
 
     /// Only proxies where a proxy ends TLS; so many from one network elsewhere.
@@ -395,3 +406,7 @@ impl Drop for NetworkPlace {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use causeway::config::Config;
 use causeway::domain::peer::PeerKind;
 use causeway::http::options::TlsMode;
 use http_body_util::{BodyExt, Empty};
@@ -19,22 +20,32 @@ use crate::support::gateway::{TENANT, TestGateway, events_path, peer, test_confi
 use crate::support::orchestrator::ScriptedOrchestrator;
 
 /// Writes a certificate for `localhost` and its key; answers the certificate.
-fn write_certificate(directory: &Path) -> CertificateDer<'static> {
+pub(crate) fn write_certificate(directory: &Path) -> CertificateDer<'static> {
     let issued = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     fs::write(directory.join("tls.key"), issued.signing_key.serialize_pem()).expect("the key");
     fs::write(directory.join("tls.crt"), issued.cert.pem()).expect("the certificate");
     CertificateDer::from_pem_slice(issued.cert.pem().as_bytes()).expect("a certificate")
 }
 
-async fn gateway(directory: &Path, home: &ScriptedOrchestrator) -> TestGateway {
+/// A configuration whose public door shows that certificate.
+pub(crate) fn tls_config(directory: &Path) -> Config {
     let mut config = test_config();
     config.server.tls = TlsMode::Own;
     config.server.tls_cert_file = Some(directory.join("tls.crt"));
     config.server.tls_key_file = Some(directory.join("tls.key"));
-    TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await
+    config
 }
 
-async fn connect(
+async fn gateway(directory: &Path, home: &ScriptedOrchestrator) -> TestGateway {
+    TestGateway::start_with(
+        tls_config(directory),
+        vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)],
+    )
+    .await
+}
+
+/// A handshake with the public door.
+pub(crate) async fn connect(
     gateway: &TestGateway,
     root: &CertificateDer<'static>,
     versions: &[&'static rustls::SupportedProtocolVersion],
@@ -63,7 +74,7 @@ fn request(path: &str) -> hyper::Request<Empty<bytes::Bytes>> {
 }
 
 /// A whole answer over one HTTP/2 connection.
-async fn get_h2(stream: TlsStream<TcpStream>, path: &str) -> (u16, String) {
+pub(crate) async fn get_h2(stream: TlsStream<TcpStream>, path: &str) -> (u16, String) {
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
@@ -88,7 +99,8 @@ async fn get_h1(stream: TlsStream<TcpStream>, path: &str) -> (u16, String) {
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
-const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+/// What the gateway speaks.
+pub(crate) const TLS13: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 // Z-41
 #[tokio::test]
@@ -164,7 +176,7 @@ async fn a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_no
 
 // reliability 4d.30
 #[tokio::test]
-async fn what_is_not_tls_1_3_is_refused_and_the_gateway_goes_on() {
+pub(crate) async fn what_is_not_tls_1_3_is_refused_and_the_gateway_goes_on() {
     let files = tempfile::tempdir().expect("a directory");
     let root = write_certificate(files.path());
     let home = ScriptedOrchestrator::start().await;

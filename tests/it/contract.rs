@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use causeway::domain::id::{AgentId, EventId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
 use causeway::domain::key::SigningKey;
 use causeway::domain::peer::PeerKind;
 use causeway::domain::rate::Rate;
@@ -95,9 +96,33 @@ fn the_examples_of_the_document_are_what_their_schemas_say() {
     }
 }
 
+// M-08: an id is a type that takes what the document says an id is, and nothing else.
+#[test]
+fn every_kind_of_id_is_what_the_document_says() {
+    let document = Document::load();
+    let pattern = jsonschema::validator_for(&document.root["components"]["schemas"]["Id"]).expect("a schema");
+    let longest = "x".repeat(128);
+    let too_long = "x".repeat(129);
+    for text in
+        ["run_1", "a", "!", "~", "run@stk_b", &longest, "", " ", "a b", "a\n", "\u{7f}", "\u{e9}", &too_long]
+    {
+        let valid = pattern.is_valid(&json!(text));
+        let taken = [
+            TenantId::parse(text).is_ok(),
+            PrincipalId::parse(text).is_ok(),
+            PeerId::parse(text).is_ok(),
+            RunId::parse(text).is_ok(),
+            AgentId::parse(text).is_ok(),
+            EventId::parse(text).is_ok(),
+            ForwardId::parse(text).is_ok(),
+        ];
+        assert_eq!(taken, [valid; 7], "{text:?}");
+    }
+}
+
 // reliability 4d.27, 4d.64
 #[tokio::test]
-async fn a_path_takes_its_documented_methods_and_no_other() {
+pub(crate) async fn a_path_takes_its_documented_methods_and_no_other() {
     let document = Document::load();
     let gateway = TestGateway::start(Vec::new()).await;
     let client = Client::builder().no_proxy().build().expect("a client");
@@ -190,7 +215,7 @@ fn agentos_forward(stack_id: &str, auth: Value) -> Value {
 
 // defects 14, 18
 #[tokio::test]
-async fn every_answer_is_what_the_document_says() {
+pub(crate) async fn every_answer_is_what_the_document_says() {
     let document = Document::load();
     let seen = Seen::default();
     let home = ScriptedOrchestrator::start().await;

@@ -153,7 +153,7 @@ async fn a_cursor_ahead_is_refused_on_a_finished_run_and_waits_on_another() {
 
 // A-23, L8
 #[tokio::test]
-async fn a_cursor_below_what_retention_kept_is_refused_or_shown_as_a_gap() {
+pub(crate) async fn a_cursor_below_what_retention_kept_is_refused_or_shown_as_a_gap() {
     let mut config = test_config();
     config.retention.max_events_per_tenant = 3;
     config.retention.sweep_interval = Duration::from_millis(100);
@@ -371,7 +371,7 @@ async fn another_tenants_run_answers_as_one_that_is_not_there() {
 }
 
 #[tokio::test]
-async fn open_streams_are_counted_per_principal_and_in_all() {
+pub(crate) async fn open_streams_are_counted_per_principal_and_in_all() {
     let mut config = test_config();
     (config.server.max_streams, config.server.max_streams_per_principal) = (3, 2);
     let gateway = TestGateway::start_with(config, vec![]).await;
@@ -490,9 +490,9 @@ async fn a_follower_goes_on_where_it_was_when_the_gateway_comes_back() {
     assert_eq!(seen, held);
 }
 
-// defect 15: the successor's fan-out drops events for slow subscribers without telling them.
+// R-34, defect 15: the successor's fan-out drops events for slow subscribers without telling them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_that_does_not_read_is_cut_and_harms_nobody() {
+pub(crate) async fn a_subscriber_that_does_not_read_is_cut_and_harms_nobody() {
     let mut config = test_config();
     config.server.write_stall = Duration::from_millis(1500);
     let gateway = TestGateway::start_with(config, vec![]).await;

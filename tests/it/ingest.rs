@@ -150,7 +150,7 @@ async fn a_relay_that_re_encodes_sends_the_same_event() {
 
 // A-17, L3
 #[tokio::test]
-async fn what_contradicts_the_log_is_set_aside_and_audited_and_the_first_stays() {
+pub(crate) async fn what_contradicts_the_log_is_set_aside_and_audited_and_the_first_stays() {
     let gateway = gateway().await;
     let first = event_text("r", "evt_1", "1", "{\"is\":\"first\"}");
     let other_content = event_text("r", "evt_1", "1", "{\"is\":\"second\"}");

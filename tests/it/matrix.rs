@@ -331,7 +331,7 @@ async fn worthless(world: &World<'_>, scope: &str) -> Vec<(&'static str, Shown)>
 
 // reliability 4d.7, 4d.8, 4d.20, 4d.64; Z-43, Z-47
 #[tokio::test]
-async fn every_operation_is_refused_to_all_but_those_the_document_names() {
+pub(crate) async fn every_operation_is_refused_to_all_but_those_the_document_names() {
     let document = Document::load();
     let seen = Mutex::new(BTreeSet::new());
     let home = ScriptedOrchestrator::start().await;

@@ -20,7 +20,7 @@ fn post_at_once(gateway: &Arc<TestGateway>, count: usize) -> JoinSet<Answer> {
     posts
 }
 
-//
+//
 #[tokio::test]
 async fn beyond_those_in_flight_and_those_waiting_a_forward_is_refused_at_once() {
     let home = ScriptedOrchestrator::start().await;

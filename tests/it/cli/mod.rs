@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::support::secrets::{self, Watch};
+
 /// How long a child may take for what takes it a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events of one run of the built-in orchestrator.
@@ -38,7 +40,10 @@ async fn causeway_says(arguments: &[&str]) -> (i32, String, String) {
 
 fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-    (output.status.code().expect("an exit code"), text(&output.stdout), text(&output.stderr))
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    secrets::minted(&out);
+    secrets::say(&err);
+    (output.status.code().expect("an exit code"), out, err)
 }
 
 async fn signal(child: &Child, name: &str) {
@@ -55,10 +60,11 @@ async fn exit_code(mut child: Child) -> i32 {
     status.code().expect("an exit code")
 }
 
-/// A child that serves, and where.
+/// A child that serves, and where; its log and its data are searched for secrets in the end.
 struct Served {
     child: Child,
     url: String,
+    _watch: Watch,
 }
 
 impl Served {
@@ -66,6 +72,8 @@ impl Served {
     async fn start(arguments: &[&str], log: &Path, marker: &str) -> Self {
         let file = std::fs::File::create(log).expect("a log file");
         let again = file.try_clone().expect("the same file");
+        let data = arguments.iter().skip_while(|argument| **argument != "--data-dir").nth(1);
+        let watch = Watch::over([log.to_owned()].into_iter().chain(data.map(PathBuf::from)).collect());
         let child = causeway(arguments).stdout(file).stderr(again).spawn().expect("it starts");
         let url = async {
             loop {
@@ -80,7 +88,7 @@ impl Served {
         let url = tokio::time::timeout(PATIENCE, url).await.unwrap_or_else(|_| {
             panic!("{marker} never came: {}", std::fs::read_to_string(log).unwrap_or_default())
         });
-        Served { child, url }
+        Served { child, url, _watch: watch }
     }
 }
 

@@ -15,6 +15,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
+use super::gateway::{Answer, read};
+use super::secrets;
+
 /// The OpenAPI document.
 pub(crate) struct Document {
     /// All of it.
@@ -331,6 +334,7 @@ impl<'a> Checked<'a> {
         let method = Method::from_bytes(operation.method.as_bytes()).expect("a method");
         let mut sent = HeaderMap::new();
         for (name, value) in &ask.headers {
+            secrets::carried(name, value);
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
             sent.append(name, HeaderValue::from_str(value).expect("a header value"));
         }
@@ -350,10 +354,8 @@ impl<'a> Checked<'a> {
             request = request.header("content-type", "application/json");
             request = request.body(reqwest::Body::wrap_stream(nothing));
         }
-        let response = request.send().await.expect("the gateway answers");
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("a body");
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let Answer { status, headers, json, text } =
+            read(request.send().await.expect("the gateway answers")).await;
         Heard { status, json, text, headers }
     }
 

@@ -15,18 +15,22 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::secrets::{self, Watch};
+
 /// The tenant of every request that names none.
 pub(crate) const TENANT: &str = "tnt_demo";
 
 /// The type of an event that neither begins nor ends a run.
 const STEP: &str = "agentos.run.step.completed";
 
-/// A gateway under test. Its data directory outlives restarts.
+/// A gateway under test. Its data directory outlives restarts, and is searched for secrets in the end.
 pub(crate) struct TestGateway {
     /// What it was started with; change it before a restart.
     pub(crate) config: Config,
     gateway: Option<Gateway>,
     address: SocketAddr,
+    /// Before the directory that it searches.
+    watch: Watch,
     data: TempDir,
     clock: Clock,
     http: reqwest::Client,
@@ -123,11 +127,13 @@ impl TestGateway {
     ) -> Self {
         config.gateway.data_dir = data.path().join("data");
         config.peers.extend(peers);
+        let watch = Watch::over(vec![data.path().to_owned()]);
+        watch.learn(&config);
         let gateway = Gateway::start_with(config.clone(), clock.clone(), Entropy::from_os())
             .await
             .expect("the gateway starts");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        TestGateway { address: gateway.address(), gateway: Some(gateway), config, data, clock, http }
+        TestGateway { address: gateway.address(), gateway: Some(gateway), config, watch, data, clock, http }
     }
 
     /// Where it listens.
@@ -152,6 +158,7 @@ impl TestGateway {
 
     /// Drains and stops it; the data stays.
     pub(crate) async fn stop(&mut self) {
+        self.show_metrics();
         if let Some(gateway) = self.gateway.take() {
             gateway.shutdown().await;
         }
@@ -160,6 +167,7 @@ impl TestGateway {
     /// Starts it again on the same data and port.
     pub(crate) async fn start_again(&mut self) -> Result<(), StartError> {
         self.config.server.listen = self.address;
+        self.watch.learn(&self.config);
         let gateway =
             Gateway::start_with(self.config.clone(), self.clock.clone(), Entropy::from_os()).await?;
         self.gateway = Some(gateway);
@@ -206,11 +214,18 @@ impl TestGateway {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.expect("the gateway answers");
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("a body");
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, headers, json, text }
+        read(request.send().await.expect("the gateway answers")).await
+    }
+
+    /// What this process has logged and refused since the gateway began, and what lies in its directory.
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    fn show_metrics(&self) {
+        if let Some(gateway) = &self.gateway {
+            secrets::say(&gateway.metrics_page());
+        }
     }
 
     /// Asks until the answer is as wanted; panics with the last one after ten seconds.
@@ -298,6 +313,22 @@ impl TestGateway {
     }
 }
 
+impl Drop for TestGateway {
+    fn drop(&mut self) {
+        self.show_metrics();
+    }
+}
+
+/// Reads an answer to its end.
+pub(crate) async fn read(response: reqwest::Response) -> Answer {
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let url = response.url().to_string();
+    let text = response.text().await.expect("a body");
+    secrets::answered(&url, status, &text);
+    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Answer { status, headers, json, text }
+}
+
 /// A run's events, below a gateway.
 pub(crate) fn events_path(run: &str) -> String {
     format!("/v1/federation/runs/{}/events", run.replace('@', "%40"))
@@ -333,6 +364,7 @@ pub(crate) fn envelope(run: &str, event_id: &str, sequence: Option<u64>, kind: &
 fn header_map(headers: &[(&'static str, &str)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
+        secrets::carried(name, value);
         map.append(*name, HeaderValue::from_str(value).expect("a header value"));
     }
     map

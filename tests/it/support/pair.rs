@@ -23,7 +23,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::gateway::{Answer, TENANT, TestGateway, peer, test_config};
+use super::gateway::{Answer, TENANT, TestGateway, peer, read, test_config};
 use super::orchestrator::ScriptedOrchestrator;
 
 /// Where a peer creates runs.
@@ -303,14 +303,6 @@ impl Operator {
         }
         panic!("{what} was never audited; there is: {records:#?}");
     }
-}
-
-/// Reads an answer to its end.
-pub(crate) async fn read(response: reqwest::Response) -> Answer {
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let text = response.text().await.expect("a body");
-    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Answer { status, headers, json, text }
 }
 
 /// The certificate a gateway issues to itself for its key.

@@ -4,9 +4,9 @@ use causeway::app::CONTROL_SOCKET;
 use causeway::config::Config;
 use causeway::services::options::Profile;
 use causeway::services::peer_options::PeerOptions;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::gateway::{TestGateway, test_config};
+use super::gateway::{TestGateway, read, test_config};
 
 /// Every scope that a client may have.
 pub(crate) const CLIENT_SCOPES: [&str; 5] =
@@ -63,11 +63,10 @@ impl Prod {
         let body = json!({ "tenant_id": tenant, "principal_id": "svc_test", "scopes": scopes, "lifetime": lifetime });
         let request = self.control.post("http://localhost/v1/federation/tokens");
         let request = request.header("content-type", "application/json").body(body.to_string());
-        let response = request.send().await.expect("the gateway answers on its control socket");
-        let text = response.text().await.expect("a body");
-        let answer: Value = serde_json::from_str(&text).expect("JSON");
-        let field =
-            |name: &str| answer["token"][name].as_str().unwrap_or_else(|| panic!("{text}")).to_owned();
+        let answer = read(request.send().await.expect("the gateway answers on its control socket")).await;
+        let field = |name: &str| {
+            answer.json["token"][name].as_str().unwrap_or_else(|| panic!("{}", answer.text)).to_owned()
+        };
         Token { id: field("token_id"), text: field("token") }
     }
 

@@ -1,5 +1,5 @@
-//! The attack table of the trust boundary: credentials, tenants, quotas, addresses, admin paths. Numbers are
-//! those of its rows.
+//! What the trust boundary holds against clients and peers: credentials, tenants, quotas, addresses, admin
+//! paths. Numbers are those of the attack table.
 
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use causeway::services::options::Profile;
 use serde_json::{Value, json};
 
 use crate::support::forwards::{FORWARD, run_id};
-use crate::support::gateway::{Answer, TENANT, TestGateway, events_path, forward_body, peer, test_config};
+use crate::support::gateway::{
+    Answer, TENANT, TestGateway, events_path, forward_body, peer, read, test_config,
+};
 use crate::support::orchestrator::{RunStatus, ScriptedOrchestrator};
-use crate::support::pair::{Operator, Pair, orchestrator_entry, plain_client, read};
+use crate::support::pair::{Operator, Pair, orchestrator_entry, plain_client};
 use crate::support::sse_client::Follower;
 
 /// The scopes of a client that does everything.
@@ -62,7 +64,7 @@ fn shape(answer: &Answer) -> (u16, String, Vec<String>) {
 
 // reliability 4d.7
 #[tokio::test]
-async fn every_credential_that_does_not_hold_gets_the_same_401() {
+pub(crate) async fn every_credential_that_does_not_hold_gets_the_same_401() {
     let guarded = Guarded::start(|_| {}).await;
     let operator = &guarded.operator;
     let brief =
@@ -127,7 +129,7 @@ async fn every_credential_that_does_not_hold_gets_the_same_401() {
 
 // reliability 4d.8
 #[tokio::test]
-async fn a_token_does_what_its_scopes_say_and_no_more() {
+pub(crate) async fn a_token_does_what_its_scopes_say_and_no_more() {
     let guarded = Guarded::start(|_| {}).await;
     let full = guarded.bearer("alice", &ALL).await;
     let run = run_id(&guarded.forward(&full).await.expect(200));
@@ -186,7 +188,7 @@ async fn a_token_does_what_its_scopes_say_and_no_more() {
 
 // reliability 4d.60, 4d.64
 #[tokio::test]
-async fn what_operators_do_is_no_clients_business_and_not_there_on_the_public_door() {
+pub(crate) async fn what_operators_do_is_no_clients_business_and_not_there_on_the_public_door() {
     let operator_paths = [
         ("GET", "/v1/federation/audit"),
         ("GET", "/v1/federation/tokens"),
@@ -243,7 +245,7 @@ async fn what_operators_do_is_no_clients_business_and_not_there_on_the_public_do
 
 // reliability 4d.11
 #[tokio::test]
-async fn an_address_in_a_body_is_nowhere_dialled() {
+pub(crate) async fn an_address_in_a_body_is_nowhere_dialled() {
     let evil = ScriptedOrchestrator::start().await;
     let pair = Pair::start().await;
     for place in ["", "/forward", "/forward/target_selector", "/forward/run_request"] {
@@ -262,7 +264,7 @@ async fn an_address_in_a_body_is_nowhere_dialled() {
 
 // reliability 4d.12
 #[tokio::test]
-async fn a_peer_that_is_not_for_a_tenant_is_not_there() {
+pub(crate) async fn a_peer_that_is_not_for_a_tenant_is_not_there() {
     let home = ScriptedOrchestrator::start().await;
     let mut config = test_config();
     config.gateway.profile = Profile::Prod;
@@ -284,9 +286,9 @@ async fn a_peer_that_is_not_for_a_tenant_is_not_there() {
     assert_eq!(home.truth().creates().len(), 1);
 }
 
-// reliability 4d.16, 4d.20
+// reliability 4d.16, 4d.20, defect 4
 #[tokio::test]
-async fn two_tenants_never_meet_by_key_by_run_or_by_principal() {
+pub(crate) async fn two_tenants_never_meet_by_key_by_run_or_by_principal() {
     let guarded = Guarded::start(|_| {}).await;
     let (_, one) = guarded.operator.token_of("tnt_one", "alice", &ALL).await;
     let (_, two) = guarded.operator.token_of("tnt_two", "alice", &ALL).await;
@@ -327,7 +329,7 @@ async fn two_tenants_never_meet_by_key_by_run_or_by_principal() {
 
 // reliability 4d.17
 #[tokio::test]
-async fn a_hundred_creates_over_a_quota_of_ten_make_ten_runs() {
+pub(crate) async fn a_hundred_creates_over_a_quota_of_ten_make_ten_runs() {
     let guarded = Guarded::start(|config| config.limits.concurrent_runs = 10).await;
     let bearer = guarded.bearer("alice", &ALL).await;
     let answers = futures_util::future::join_all((0..100).map(|_| guarded.forward(&bearer))).await;
@@ -354,7 +356,7 @@ async fn a_hundred_creates_over_a_quota_of_ten_make_ten_runs() {
 
 // reliability 4d.26
 #[tokio::test]
-async fn a_stream_ticket_opens_one_run_once_within_a_minute() {
+pub(crate) async fn a_stream_ticket_opens_one_run_once_within_a_minute() {
     let guarded = Guarded::start(|_| {}).await;
     let bearer = guarded.bearer("alice", &ALL).await;
     let known = [("authorization", bearer.as_str())];
@@ -399,7 +401,7 @@ async fn a_stream_ticket_opens_one_run_once_within_a_minute() {
 
 // reliability 4d.45
 #[tokio::test]
-async fn a_signed_request_that_came_too_long_a_way_is_refused() {
+pub(crate) async fn a_signed_request_that_came_too_long_a_way_is_refused() {
     let pair = Pair::start().await;
     let body = json!({ "input": { "type": "text", "text": "x" } }).to_string().into_bytes();
     let send = async |way: &str| {
@@ -422,7 +424,7 @@ async fn a_signed_request_that_came_too_long_a_way_is_refused() {
 
 // reliability 4d.47, 4d.48
 #[tokio::test]
-async fn a_peer_is_dialled_at_addresses_its_entry_grants_and_nowhere_else() {
+pub(crate) async fn a_peer_is_dialled_at_addresses_its_entry_grants_and_nowhere_else() {
     let inside = ScriptedOrchestrator::start().await;
     let port = inside.addr().port();
     let hosts = [
@@ -478,7 +480,7 @@ async fn a_peer_is_dialled_at_addresses_its_entry_grants_and_nowhere_else() {
 
 // reliability 4d.63
 #[tokio::test]
-async fn strangers_with_any_names_and_keys_make_no_time_series() {
+pub(crate) async fn strangers_with_any_names_and_keys_make_no_time_series() {
     let pair = Pair::start_prod().await;
     let ask = async |number: usize| {
         let key = crate::support::pair::some_key();

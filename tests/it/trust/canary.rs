@@ -1,99 +1,89 @@
 //! What is secret stays so: planted secrets are looked for wherever a gateway writes anything.
 
-use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
-
 use serde_json::json;
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, span};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use crate::support::forwards::FORWARD;
-use crate::support::gateway::{events_path, forward_body};
+use crate::support::gateway::{TestGateway, events_path, forward_body};
+use crate::support::log::beside;
 use crate::support::orchestrator::{CreateFault, RunStatus};
 use crate::support::pair::{Operator, Plan};
+use crate::support::secrets::{self, Watch};
 use crate::support::sse_client::Follower;
 
-/// Everything that any gateway of this process logs, at every level, and what its libraries say from INFO on.
-fn log() -> &'static Mutex<String> {
-    static LOG: OnceLock<Arc<Mutex<String>>> = OnceLock::new();
-    LOG.get_or_init(|| {
-        let text = Arc::new(Mutex::new(String::new()));
-        let heard = filter_fn(|of| of.target().starts_with("causeway") || *of.level() <= Level::INFO);
-        let subscriber = tracing_subscriber::registry().with(Capture(Arc::clone(&text)).with_filter(heard));
-        tracing::subscriber::set_global_default(subscriber).expect("the one subscriber of this process");
-        text
-    })
+/// Every value of every record of the audit, as the database holds it.
+fn audit_table(gateway: &TestGateway) -> String {
+    let database = beside(&gateway.data_dir());
+    let mut statement = database.prepare("SELECT * FROM audit").expect("the audit");
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| {
+        let value = |at| {
+            row.get_ref(at).map(|value| match value.data_type() {
+                rusqlite::types::Type::Text => value.as_str().unwrap_or("not UTF-8").to_owned(),
+                _ => format!("{value:?}"),
+            })
+        };
+        (0..columns).map(value).collect::<Result<Vec<_>, _>>()
+    };
+    let rows = statement.query_map([], row).expect("records");
+    rows.map(|row| row.expect("a record").join(" ") + "\n").collect()
 }
 
-struct Capture(Arc<Mutex<String>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let _ = write!(self.0, " {}={value:?}", field.name());
-    }
+fn holds(bytes: &[u8], text: &str) -> bool {
+    memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
-impl<S: Subscriber> Layer<S> for Capture {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line(format!("{} {}", event.metadata().level(), event.metadata().target()));
-        event.record(&mut line);
-        line.0.push('\n');
-        self.0.lock().expect("the log").push_str(&line.0);
-    }
-
-    fn on_new_span(&self, attributes: &span::Attributes<'_>, _: &span::Id, _: Context<'_, S>) {
-        let mut line = Line("span".to_owned());
-        attributes.record(&mut line);
-        self.0.lock().expect("the log").push_str(&line.0);
-    }
+// The search that every gateway under test ends with does fail.
+#[tokio::test]
+#[should_panic(expected = "a secret is in")]
+async fn a_secret_that_is_written_fails_the_test_that_let_it_be() {
+    let gateway = TestGateway::start(Vec::new()).await;
+    let secret = format!("canary-that-is-written-{}", std::process::id());
+    secrets::keep(&secret);
+    gateway.push_steps(&secret, [1]).await;
 }
 
-/// Every byte below a directory, but for the private keys' own files.
-fn files(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "keys") {
-                files(&path, found);
-            }
-        } else if let Ok(bytes) = std::fs::read(&path) {
-            found.push((path.display().to_string(), bytes));
-        }
-    }
-}
+// A file is found out whatever form the secret has, and a key where no key belongs.
+#[tokio::test]
+async fn what_a_gateway_hears_says_and_stores_is_what_is_searched() {
+    let gateway = TestGateway::start(Vec::new()).await;
+    let address = gateway.address().to_string();
+    gateway.get("/v1/federation/runs/run_that_is_heard_of").await.expect(404);
+    gateway.get("/metrics").await.expect(200);
+    let heard = gateway.watch().heard();
+    assert!(
+        heard.lines().any(|line| line.contains("the gateway listens") && line.contains(&address)),
+        "logs"
+    );
+    assert!(
+        heard.contains("an answer 404: ") && heard.contains("http_connections_open "),
+        "answers, metrics"
+    );
+    gateway.push_steps("run_that_is_stored", [1]).await;
+    let stored = |(_, bytes): &(String, Vec<u8>)| holds(bytes, "run_that_is_stored");
+    assert!(gateway.watch().files().iter().any(stored), "the database");
+    assert_eq!(gateway.watch().findings(), Vec::<String>::new());
 
-fn holds(bytes: &[u8], secret: &str) -> bool {
-    bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
+    let misplaced = gateway.data_dir().join("a-copy");
+    let key = std::fs::read_dir(gateway.data_dir().join("keys")).expect("the keys").flatten().next();
+    std::fs::copy(key.expect("a key").path(), &misplaced).expect("a copy");
+    let found = gateway.watch().findings();
+    assert!(found.len() == 1 && found[0].contains("a-copy"), "{found:?}");
+    std::fs::remove_file(misplaced).expect("removed");
 }
 
 // reliability 4d.62
 #[tokio::test]
-async fn no_secret_is_written_anywhere() {
-    let log = log();
+pub(crate) async fn no_secret_is_written_anywhere() {
     let mut plan = Plan::prod().await;
     let secrets_dir = tempfile::tempdir().expect("a directory");
     let token_file = secrets_dir.path().join("token");
     std::fs::write(&token_file, "canary-of-the-orchestrator-7001").expect("written");
     plan.b.local.token_file = Some(token_file);
     plan.b.local.read_token().expect("a token");
-    let sink = secrets_dir.path().join("audit.jsonl");
+    let sinks = tempfile::tempdir().expect("a directory");
+    let sink = sinks.path().join("audit.jsonl");
     plan.b.config.audit.sink = format!("file:{}", sink.display());
-    let seeds: Vec<String> = [&plan.a.key, &plan.b.key]
-        .into_iter()
-        .flat_map(|key| {
-            key.to_pkcs8_pem()
-                .lines()
-                .filter(|line| !line.starts_with('-'))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let sunk = Watch::over(vec![sink.clone()]);
     let mut pair = plan.start().await;
     pair.until_healthy().await;
     let (at_a, at_b) = (Operator::of(&pair.a), Operator::of(&pair.b));
@@ -152,50 +142,35 @@ async fn no_secret_is_written_anywhere() {
             seen.push_str(&operator.get(path).await.expect(200).text);
         }
     }
-    let (of_a, of_b) = (pair.a.data_dir(), pair.b.data_dir());
-    let mut written = Vec::new();
-    for directory in [&of_a, &of_b, &secrets_dir.path().to_owned()] {
-        files(directory, &mut written); // with what the write-ahead log still holds
+    // With what the write-ahead logs still hold; and again without, when the gateways go.
+    for watch in [pair.a.watch(), pair.b.watch(), &sunk] {
+        assert_eq!(watch.findings(), Vec::<String>::new());
     }
+    let audit = format!("{}{}", audit_table(&pair.a), audit_table(&pair.b));
+    let files = pair.a.watch().files();
     pair.a.stop().await;
     pair.b.stop().await;
-    for directory in [&of_a, &of_b] {
-        files(directory, &mut written);
+    let logged = pair.a.watch().heard();
+    let sunk = std::fs::read_to_string(sink).expect("the sink");
+    for action in ["runs.forward", "key.rotate", "authenticate"] {
+        assert!(audit.contains(action), "{action} is in no record: {audit}");
     }
-    written.retain(|(name, _)| !name.ends_with("/token"));
-    let logged = log.lock().expect("the log").clone();
-    written.push(("the log".to_owned(), logged.clone().into_bytes()));
-    written.push(("an answer".to_owned(), seen.into_bytes()));
-
-    let mut secrets = vec![
-        token.clone(),
-        wrong,
-        late,
-        ticket,
-        jwt.to_owned(),
-        "canary-of-the-orchestrator-7001".to_owned(),
-        "Y2FuYXJ5LTcwMDY=".to_owned(),
-        "PRIVATE KEY".to_owned(),
-    ];
-    secrets.push(token.split('_').nth(2).expect("a secret").to_owned());
-    secrets.extend(seeds);
-    for secret in &secrets {
-        let line = logged.lines().find(|line| line.contains(secret.as_str()));
-        assert_eq!(line, None, "{secret} was logged");
-        for (name, bytes) in &written {
-            assert!(!holds(bytes, secret), "{secret} is in {name}");
-        }
+    assert!(sunk.lines().count() > 1, "{sunk}");
+    // What is searched for is known: made, sent or configured.
+    for secret in [&token, &wrong, &late, &ticket, jwt, "canary-of-the-orchestrator-7001"] {
+        assert!(secrets::is_known(secret), "{secret}");
     }
     // Content is content: it is in the log of events and nowhere that operators look.
-    for (name, bytes) in written.iter().filter(|(name, _)| ["the log", "an answer"].contains(&name.as_str()))
+    for (name, text) in
+        [("the log", &logged), ("an answer", &seen), ("the audit", &audit), ("the sink", &sunk)]
     {
-        assert!(!holds(bytes, "canary-of-an-event-7003"), "a payload is in {name}");
-        assert!(!holds(bytes, "canary-of-the-input-7002"), "an input is in {name}");
+        for content in ["canary-of-an-event-7003", "canary-of-the-input-7002"] {
+            assert!(!text.contains(content), "{content} is in {name}");
+        }
+        assert!(!text.contains('\u{1b}'), "an escape sequence reached {name}");
     }
-    assert!(logged.contains("the gateway listens"), "the log was captured");
-    assert!(!logged.contains('\u{1b}'), "an escape sequence reached the log");
-    let of_database = |name: &str| name.ends_with(".db") || name.ends_with("-wal");
-    let found =
-        |(name, bytes): &(String, Vec<u8>)| of_database(name) && holds(bytes, "canary-of-an-event-7003");
-    assert!(written.iter().any(found), "the search does not find what is there");
+    let stored = |(name, bytes): &(String, Vec<u8>)| {
+        (name.ends_with(".db") || name.ends_with("-wal")) && holds(bytes, "canary-of-an-event-7003")
+    };
+    assert!(files.iter().any(stored), "the search does not find what is there");
 }

@@ -37,7 +37,7 @@ fn showing(pair: &Pair, credentials: &Arc<Credentials>) -> reqwest::Client {
 
 // reliability 4d.28, 4d.29, 4d.30
 #[tokio::test]
-async fn whoever_does_not_show_an_enrolled_certificate_gets_no_answer() {
+pub(crate) async fn whoever_does_not_show_an_enrolled_certificate_gets_no_answer() {
     let pair = Pair::start().await;
     let late = Clock::manual(pair.clock.now_ms() - 20 * 366 * DAY_MS);
     let soon = Clock::manual(pair.clock.now_ms() + 3 * DAY_MS);
@@ -63,7 +63,7 @@ async fn whoever_does_not_show_an_enrolled_certificate_gets_no_answer() {
 
 // reliability 4d.30
 #[tokio::test]
-async fn the_door_speaks_tls_13_and_nothing_else() {
+pub(crate) async fn the_door_speaks_tls_13_and_nothing_else() {
     let pair = Pair::start().await;
     let before = failures(&pair.b, "not_tls").await;
     let answer = raw::send(pair.b.peer_address(), b"GET /livez HTTP/1.1\r\nhost: b\r\n\r\n").await;
@@ -85,7 +85,7 @@ async fn the_door_speaks_tls_13_and_nothing_else() {
 
 // reliability 4d.30: a resumed session would skip the verifier.
 #[tokio::test]
-async fn no_session_is_resumed() {
+pub(crate) async fn no_session_is_resumed() {
     let pair = Pair::start().await;
     let shown = self_issued(&pair.key_a, "stk_a", &pair.clock);
     let pins = Expectation::pins(vec![SpkiPin::of_ed25519(pair.key_b.public().as_bytes())]);
@@ -187,7 +187,7 @@ async fn named(ca: &Ca, files: &Path, name: &str) -> Plan {
 
 // reliability 4d.28, R-13
 #[tokio::test]
-async fn a_peer_enrolled_by_name_comes_in_with_a_certificate_of_our_authority() {
+pub(crate) async fn a_peer_enrolled_by_name_comes_in_with_a_certificate_of_our_authority() {
     let files = tempfile::tempdir().expect("a directory");
     let (ca, foreign) = (Ca::new(), Ca::new());
     let pair = named(&ca, files.path(), "a.example").await.start().await;

@@ -30,7 +30,7 @@ fn details(answer: &Answer) -> &Value {
 
 // R-41, F-26, reliability 4d.31
 #[tokio::test]
-async fn an_id_belongs_to_one_key_and_whoever_takes_it_is_refused_and_audited() {
+pub(crate) async fn an_id_belongs_to_one_key_and_whoever_takes_it_is_refused_and_audited() {
     let pair = Pair::start_prod().await;
     let taker = Signer { key: some_key(), ..pair.as_a() };
     let refused = taker.create("key-1").send_to(&pair.b).await.expect(409);

@@ -40,7 +40,7 @@ fn assert_limited(answer: &Answer, kind: &str) {
 
 // Z-42
 #[tokio::test]
-async fn a_principal_that_asks_too_much_hears_when_to_come_back_and_others_do_not() {
+pub(crate) async fn a_principal_that_asks_too_much_hears_when_to_come_back_and_others_do_not() {
     let (gateway, _home) = guarded(|config| {
         config.limits.principal = rate("10/h burst 3");
         config.limits.tenant = rate("10/h burst 7");
@@ -139,7 +139,7 @@ async fn a_peers_own_rate_is_the_one_that_counts() {
 
 // R-17, reliability 4d.7
 #[tokio::test]
-async fn failed_logins_of_one_network_are_slowed_down_and_good_ones_are_not() {
+pub(crate) async fn failed_logins_of_one_network_are_slowed_down_and_good_ones_are_not() {
     let (gateway, _home) = guarded(|config| config.limits.failed_logins = rate("10/h burst 5")).await;
     let operator = Operator::of(&gateway);
     let (_, token) = operator.token("alice", &["runs:read"]).await;

@@ -1,18 +1,18 @@
 //! The trust boundary, over a pair of real gateways and against whoever attacks them.
 
-mod attacks;
+pub(crate) mod attacks;
 mod audit;
-mod canary;
-mod certificates;
-mod identity;
+pub(crate) mod canary;
+pub(crate) mod certificates;
+pub(crate) mod identity;
 mod jwt;
-mod limits;
+pub(crate) mod limits;
 mod peers;
 mod policy;
-mod pushes;
+pub(crate) mod pushes;
 mod rebinding;
 mod regions;
-mod revocation;
+pub(crate) mod revocation;
 mod rotation;
-mod signatures;
+pub(crate) mod signatures;
 mod tenant_names;

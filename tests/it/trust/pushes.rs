@@ -70,7 +70,7 @@ async fn a_peer_adds_to_its_own_runs_and_to_no_other() {
 
 // reliability 4d.40, R-15, F-04
 #[tokio::test]
-async fn an_event_that_names_another_origin_is_refused() {
+pub(crate) async fn an_event_that_names_another_origin_is_refused() {
     let pair = pair().await;
     let from = |origin: &str, id: &str, sequence| {
         let mut event = event("r9", id, sequence);

@@ -37,7 +37,7 @@ fn last_code(text: &str) -> String {
 
 // R-11, reliability 4d.29, 4d.61
 #[tokio::test]
-async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_by_it() {
+pub(crate) async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_by_it() {
     let pair = Pair::start().await;
     let out = pair.a.forward_run("stk_b").await; // `stk_a` reads from `stk_b`
     let back = pair.b.forward_run("stk_a").await; // `stk_b` reads from `stk_a`
@@ -166,7 +166,7 @@ async fn guarded() -> (TestGateway, ScriptedOrchestrator) {
 
 // R-11, reliability 4d.61
 #[tokio::test]
-async fn fifty_streams_of_a_revoked_token_end_within_a_second_and_say_why() {
+pub(crate) async fn fifty_streams_of_a_revoked_token_end_within_a_second_and_say_why() {
     let (gateway, home) = guarded().await;
     let operator = Operator::of(&gateway);
     let scopes = ["runs:forward", "runs:read", "events:read"];

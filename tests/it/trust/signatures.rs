@@ -1,13 +1,14 @@
 //! Signed requests: each thing that may be wrong with one, and that none of it has an effect.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use causeway::domain::id::PeerId;
 use reqwest::Method;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::gateway::{TestGateway, test_config};
-use crate::support::pair::{Pair, Plan, Signed, Signer, gateway_entry, some_key};
+use crate::support::gateway::{TestGateway, read, test_config};
+use crate::support::pair::{Operator, Pair, Plan, Signed, Signer, gateway_entry, some_key};
 
 /// `Signature-Input` without one of its parameters.
 fn without(signed: Signed, parameter: &str) -> Signed {
@@ -33,7 +34,7 @@ fn digest_of(body: &[u8]) -> String {
 
 // reliability 4d.32, 4d.33, 4d.34, 4d.35, 4d.37
 #[tokio::test]
-async fn a_signature_that_is_not_exactly_right_is_refused_and_does_nothing() {
+pub(crate) async fn a_signature_that_is_not_exactly_right_is_refused_and_does_nothing() {
     let pair = Pair::start_prod().await;
     let known = pair.as_a();
     let evil = some_key();
@@ -67,7 +68,7 @@ async fn a_signature_that_is_not_exactly_right_is_refused_and_does_nothing() {
         signed.with("signature", &format!("{}{value}", many(":AAAA:")))
     };
     let late = Signer { skew_s: -62, ..known.clone() };
-    let early = Signer { skew_s: 62, ..known.clone() };
+    let early = Signer { skew_s: 90, ..known.clone() };
     let posing = Signer { origin: "orc_b".to_owned(), ..known.clone() };
     let other_place = Signer { destination: "stk_c".to_owned(), ..known.clone() };
     let own_name = Signer { origin: "stk_b".to_owned(), ..stranger.clone() };
@@ -192,7 +193,7 @@ async fn a_signature_that_is_not_exactly_right_is_refused_and_does_nothing() {
 
 // reliability 4d.36
 #[tokio::test]
-async fn a_signed_request_is_taken_once_by_one_gateway() {
+pub(crate) async fn a_signed_request_is_taken_once_by_one_gateway() {
     let mut pair = Pair::start_prod().await;
     let (create, read) = (pair.as_a().create("key-1"), pair.as_a().get("/v1/federation/peer"));
     create.send_to(&pair.b).await.expect(201);
@@ -231,7 +232,7 @@ async fn a_signed_request_is_taken_once_by_one_gateway() {
 
 // F-03: over mutual TLS the certificate and the signature are of one peer.
 #[tokio::test]
-async fn a_certificate_and_a_signature_of_two_peers_admit_nobody() {
+pub(crate) async fn a_certificate_and_a_signature_of_two_peers_admit_nobody() {
     let mut plan = Plan::prod().await;
     let key_c = some_key();
     plan.b.config.peers.push(gateway_entry("stk_c", "https://127.0.0.1:1", key_c.public()));
@@ -242,8 +243,72 @@ async fn a_certificate_and_a_signature_of_two_peers_admit_nobody() {
     assert_eq!(refused.code(), "peer_identity_mismatch");
     // Half a proof is none.
     let bare = http.get(format!("{}/v1/federation/peer", pair.door_b())).send().await.expect("an answer");
-    let bare = crate::support::pair::read(bare).await.expect(401);
+    let bare = read(bare).await.expect(401);
     assert_eq!(bare.code(), "signature_missing");
     pair.as_a().create("key-1").send(&http, &pair.door_b()).await.expect(201);
     assert_eq!(pair.home_b.truth().creates().len(), 1);
+}
+
+/// The order of the group: S and S + ℓ are one number to whoever does not look.
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+/// The signed request with another signature, made of the 64 bytes of its own.
+fn resigned(signed: Signed, change: impl FnOnce(&mut [u8])) -> Signed {
+    let value = signed.headers["signature"].to_str().expect("text").to_owned();
+    let (label, encoded) = value.split_once("=:").expect("a label");
+    let mut bytes = STANDARD.decode(encoded.trim_end_matches(':')).expect("base64");
+    assert_eq!(bytes.len(), 64);
+    change(&mut bytes);
+    signed.with("signature", &format!("{label}=:{}:", STANDARD.encode(bytes)))
+}
+
+// reliability 4d.38: the corpus is in the unit tests of the key; here it comes over the wire.
+#[tokio::test]
+pub(crate) async fn a_signature_or_a_key_with_a_second_form_is_refused() {
+    let pair = Pair::start_prod().await;
+    let made = || pair.as_a().create("key-1");
+    let plus_order = |bytes: &mut [u8]| {
+        let mut carry = 0;
+        for (byte, add) in bytes[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            (*byte, carry) = ((sum & 0xff) as u8, sum >> 8);
+        }
+        assert_eq!(carry, 0);
+    };
+    let neutral = |bytes: &mut [u8]| {
+        bytes.fill(0);
+        bytes[0] = 1;
+    };
+    let table = [
+        ("S and the order", resigned(made(), plus_order)),
+        ("R with its other sign", resigned(made(), |bytes| bytes[31] ^= 0x80)),
+        ("nothing", resigned(made(), |bytes| bytes.fill(0))),
+        ("the neutral element", resigned(made(), neutral)),
+        ("all ones", resigned(made(), |bytes| bytes.fill(0xff))),
+    ];
+    for (what, signed) in table {
+        let answer = signed.send_to(&pair.b).await;
+        assert_eq!((answer.status, answer.code()), (401, "signature_invalid"), "{what}: {}", answer.text);
+    }
+    // With a key of small order anybody signs anything: nobody is enrolled with one.
+    let operator = Operator::of(&pair.b);
+    let peers = pair.b.count_rows("peers");
+    let mut identity = [0; 32];
+    identity[0] = 1;
+    let mut above_the_field = [0xff; 32];
+    above_the_field[0] = 0xee;
+    for weak in [[0; 32], identity, above_the_field, [2; 32]] {
+        let key = format!("ed25519:{}", URL_SAFE_NO_PAD.encode(weak));
+        let entry = json!({ "peer_id": "stk_weak", "base_url": "https://127.0.0.1:1", "kind": "gateway",
+            "public_key": key, "operations": ["forward_in"], "tenants": ["*"] });
+        let answer = operator.post("/v1/federation/peers", &entry).await;
+        assert_eq!((answer.status, answer.code()), (400, "invalid_request"), "{key}: {}", answer.text);
+        assert!(answer.text.contains("is not a public key"), "{}", answer.text);
+    }
+    assert_eq!(pair.b.count_rows("peers"), peers);
+    assert!(pair.home_b.truth().creates().is_empty());
+    made().send_to(&pair.b).await.expect(201);
 }
