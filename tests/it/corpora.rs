@@ -25,12 +25,12 @@ fn every_input_that_was_ever_found_holds_and_so_do_its_neighbours() {
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let neighbours = if name == "server" { NEIGHBOURS_OF_SERVER } else { NEIGHBOURS };
         for (file, input) in &inputs {
-            println!("{name}/{file}");
+            eprintln!("{name}/{file}");
             check(input);
             for _ in 0..neighbours {
                 let other = &inputs[below(&mut random, inputs.len())].1;
                 let changed = change(input, other, &mut random);
-                println!("{name}/{file} as {:?}", String::from_utf8_lossy(&changed));
+                eprintln!("{name}/{file} as {:?}", String::from_utf8_lossy(&changed));
                 check(&changed);
             }
         }
