@@ -1,0 +1,76 @@
+//! The simulator: gateways as they are, in one process, on virtual time, over a network and disks that fail.
+//!
+//! One seed is one history: `SIM_SEED=n SIM_VERBOSE=1 cargo test --test sim` tells it again. `SIM_SEEDS=n`
+//! runs so many. Every seed that ever failed is in `seeds.txt` and runs first.
+
+mod client;
+mod home;
+mod net;
+mod node;
+mod options;
+mod trace;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use world::Story;
+
+/// Seeds of one run of the tests.
+const SEEDS: u64 = 100;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs a seed; answers its story, or what it died of.
+fn tell(seed: u64, verbose: bool) -> Result<Story, String> {
+    let told = catch_unwind(AssertUnwindSafe(|| world::run(seed, verbose)));
+    told.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+    })
+}
+
+/// Panics with everything one needs when a seed does not hold.
+fn hold(seed: u64) {
+    let verbose = std::env::var_os("SIM_VERBOSE").is_some();
+    let found = match tell(seed, verbose) {
+        Ok(story) => {
+            story.lines.iter().for_each(|line| eprintln!("{line}"));
+            story.breaches
+        }
+        Err(panic) => vec![format!("panic: {panic}")],
+    };
+    if !found.is_empty() {
+        let options = options::Options::of(seed);
+        panic!("seed {seed} does not hold; SIM_SEED={seed} SIM_VERBOSE=1 cargo test --test sim\n{options:#?}\n{found:#?}");
+    }
+}
+
+fn known_seeds() -> impl Iterator<Item = u64> {
+    include_str!("seeds.txt").lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}
+
+#[test]
+fn every_seed_holds() {
+    if let Some(seed) = number("SIM_SEED") {
+        return hold(seed);
+    }
+    known_seeds().for_each(hold);
+    let first = number("SIM_FIRST").unwrap_or(1);
+    (first..first + number("SIM_SEEDS").unwrap_or(SEEDS)).for_each(hold);
+}
+
+#[test]
+fn one_seed_has_one_history() {
+    for seed in 1..=10 {
+        let (first, second) = (tell(seed, true), tell(seed, true));
+        let (first, second) = (first.expect("a story"), second.expect("the same story"));
+        if first.hash != second.hash {
+            let at = first.lines.iter().zip(&second.lines).position(|(left, right)| left != right);
+            let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
+            let (left, right) = (first.lines.get(at), second.lines.get(at));
+            panic!("seed {seed} has two histories, from line {at}:\n{left:?}\n{right:?}");
+        }
+    }
+}
