@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::net::Net;
@@ -30,16 +30,16 @@ pub(crate) struct Home {
     pub(crate) name: String,
     net: Arc<Net>,
     options: Options,
-    dice: Dice,
+    seed: u64,
     book: Mutex<Book>,
-    changed: watch::Sender<u64>,
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct Book {
     runs: BTreeMap<String, HomeRun>,
     keys: BTreeMap<(String, String), String>,
-    creates: u64,
+    requests: u64,
 }
 
 /// A run as it really is.
@@ -58,14 +58,13 @@ pub(crate) struct HomeRun {
 impl Home {
     /// Opens its port.
     pub(crate) fn start(name: &str, seed: u64, net: &Arc<Net>, options: &Options) -> Arc<Self> {
-        let part = 100 + name.bytes().map(u64::from).sum::<u64>();
         let home = Arc::new(Home {
             name: name.to_owned(),
             net: Arc::clone(net),
             options: options.clone(),
-            dice: Dice::new(seed, part),
+            seed: seed.wrapping_add(name.bytes().map(u64::from).sum()),
             book: Mutex::default(),
-            changed: watch::Sender::new(0),
+            changed: Notify::new(),
         });
         let mut arrivals = net.listen(name);
         let serving = Arc::clone(&home);
@@ -98,17 +97,13 @@ impl Home {
         lock(&self.book).runs.get(run_id).cloned()
     }
 
-    /// Run-creates that arrived, good or bad.
-    pub(crate) fn creates(&self) -> u64 {
-        lock(&self.book).creates
-    }
-
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
         let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let tenant = header("x-tenant-id").to_owned();
         let key = header("idempotency-key").trim_matches('"').to_owned();
-        let after = head.uri.query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("from_sequence="));
+        let after =
+            head.uri.query().unwrap_or("").split('&').find_map(|pair| pair.strip_prefix("from_sequence="));
         let after: u64 = after.and_then(|after| after.parse().ok()).unwrap_or(0);
         let path: Vec<&str> = head.uri.path().trim_start_matches('/').split('/').collect();
         // A request whose body broke off has not arrived.
@@ -125,13 +120,20 @@ impl Home {
         })
     }
 
-    fn is_troubled(&self) -> bool {
-        !self.net.is_calm() && self.dice.chance(self.options.home_trouble)
+    /// What is decided of the next request, or run.
+    fn dice(&self) -> Dice {
+        let mut book = lock(&self.book);
+        book.requests += 1;
+        Dice::new(self.seed, book.requests)
+    }
+
+    fn is_troubled(&self, dice: &Dice) -> bool {
+        !self.net.is_calm() && dice.chance(self.options.home_trouble)
     }
 
     async fn create(self: Arc<Self>, agent: &str, tenant: &str, key: &str, body: &Value) -> Response<Body> {
-        lock(&self.book).creates += 1;
-        let trouble = self.is_troubled().then(|| self.dice.between(0, 5));
+        let dice = self.dice();
+        let trouble = self.is_troubled(&dice).then(|| dice.between(0, 5));
         match trouble {
             Some(0) => return plain(503, &json!({ "error": { "code": "unavailable", "message": "no" } })),
             Some(1) => return plain(429, &json!({ "error": { "code": "rate_limited", "message": "no" } })),
@@ -176,12 +178,13 @@ impl Home {
 
     /// Emits the events of a run, to its end.
     async fn live(&self, run_id: &str) {
-        for step in 0..self.dice.between(0, self.options.events + 1) {
-            sleep(self.dice.up_to(Duration::from_millis(600))).await;
-            let skips = u64::from(self.dice.chance(self.options.home_skips));
+        let dice = self.dice();
+        for step in 0..dice.between(0, self.options.events + 1) {
+            sleep(dice.up_to(Duration::from_millis(600))).await;
+            let skips = u64::from(dice.chance(self.options.home_skips));
             self.emit(run_id, skips, "agentos.run.step.completed", "running", step);
         }
-        sleep(self.dice.up_to(Duration::from_millis(600))).await;
+        sleep(dice.up_to(Duration::from_millis(600))).await;
         self.emit(run_id, 0, "agentos.run.completed", "completed", 0);
     }
 
@@ -204,7 +207,7 @@ impl Home {
         run.status = status;
         drop(book);
         self.net.trace.say(format_args!("{} emits {run_id} {sequence} {kind}", self.name));
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.notify_waiters();
     }
 
     fn known(&self, tenant: &str, run_id: &str) -> Option<HomeRun> {
@@ -213,7 +216,7 @@ impl Home {
 
     fn show(&self, tenant: &str, run_id: &str) -> Response<Body> {
         match self.known(tenant, run_id) {
-            _ if self.is_troubled() => plain(500, &json!({})),
+            _ if self.is_troubled(&self.dice()) => plain(500, &json!({})),
             Some(run) => plain(200, &json!({ "run": shown(&run) })),
             None => plain(404, &json!({ "error": { "code": "not_found", "message": "no such run" } })),
         }
@@ -227,11 +230,12 @@ impl Home {
     }
 
     fn events(self: Arc<Self>, tenant: &str, run_id: &str, after: u64) -> Response<Body> {
-        if self.known(tenant, run_id).is_none() || self.is_troubled() {
+        if self.known(tenant, run_id).is_none() || self.is_troubled(&self.dice()) {
             let status = if self.known(tenant, run_id).is_none() { 404 } else { 503 };
             return plain(status, &json!({ "error": { "code": "no", "message": "no" } }));
         }
-        let feed = Feed { changed: self.changed.subscribe(), home: self, run: run_id.to_owned(), after, late: None };
+        let (dice, run) = (self.dice(), run_id.to_owned());
+        let feed = Feed { home: self, dice, run, after, late: None };
         let frames = stream::unfold(feed, |mut feed| async move {
             let bytes = feed.next().await?;
             Some((Ok::<_, Infallible>(Frame::data(bytes)), feed))
@@ -244,7 +248,7 @@ impl Home {
 /// One reader's way through a run.
 struct Feed {
     home: Arc<Home>,
-    changed: watch::Receiver<u64>,
+    dice: Dice,
     run: String,
     after: u64,
     /// An event that was held back.
@@ -254,13 +258,15 @@ struct Feed {
 impl Feed {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            let home = Arc::clone(&self.home);
+            let changed = home.changed.notified();
             let run = self.home.find(&self.run)?;
             if let Some((sequence, text)) = run.events.range(self.after + 1..).next() {
                 self.after = *sequence;
                 let frame = format!("id: {sequence}\nevent: agentos.event\ndata: {{\"event\":{text}}}\n\n");
                 let frame = Bytes::from(frame);
-                let disorder = !self.home.net.is_calm() && self.home.dice.chance(self.home.options.home_disorder);
-                match disorder.then(|| self.home.dice.between(0, 2)) {
+                let disorder = !self.home.net.is_calm() && self.dice.chance(self.home.options.home_disorder);
+                match disorder.then(|| self.dice.between(0, 2)) {
                     Some(0) => return Some([frame.clone(), frame].concat().into()),
                     Some(_) if self.late.is_none() && run.events.range(self.after + 1..).next().is_some() => {
                         self.late = Some(frame);
@@ -272,9 +278,8 @@ impl Feed {
             if run.status != "running" {
                 return self.late.take();
             }
-            match tokio::time::timeout(Duration::from_secs(3), self.changed.changed()).await {
-                Ok(changed) => changed.ok()?,
-                Err(_) => return Some(Bytes::from_static(b":hb\n")),
+            if tokio::time::timeout(Duration::from_secs(3), changed).await.is_err() {
+                return Some(Bytes::from_static(b":hb\n"));
             }
         }
     }

@@ -16,12 +16,12 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use causeway::http::{Arrivals, PortMaker};
-use causeway::outbound::{Carried, Carrier, CallFailure};
+use causeway::outbound::{CallFailure, Carried, Carrier};
 use causeway::tasks::Tasks;
 
 use super::options::Options;
@@ -36,10 +36,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Net {
     hosts: Mutex<BTreeMap<String, Host>>,
     parted: Mutex<BTreeSet<(String, String)>>,
-    changed: watch::Sender<u64>,
+    changed: Notify,
     calm: AtomicBool,
     options: Options,
-    dice: Dice,
+    seed: u64,
+    /// Connections so far, by way.
+    connections: Mutex<BTreeMap<(String, String), u64>>,
     pub(crate) trace: Arc<Trace>,
     /// What must never have happened.
     pub(crate) breaches: Mutex<Vec<String>>,
@@ -64,6 +66,7 @@ pub(crate) enum NoAnswer {
 struct Fate {
     cut_after: Option<u64>,
     stall_after: Option<u64>,
+    dice: Dice,
 }
 
 impl Net {
@@ -71,10 +74,11 @@ impl Net {
         Arc::new(Net {
             hosts: Mutex::default(),
             parted: Mutex::default(),
-            changed: watch::Sender::new(0),
+            changed: Notify::new(),
             calm: AtomicBool::new(false),
             options,
-            dice: Dice::new(seed, 2),
+            seed,
+            connections: Mutex::default(),
             trace,
             breaches: Mutex::default(),
         })
@@ -84,7 +88,7 @@ impl Net {
     pub(crate) fn heal(&self) {
         self.calm.store(true, Ordering::Relaxed);
         lock(&self.parted).clear();
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.notify_waiters();
     }
 
     /// True once nothing goes wrong any more.
@@ -117,28 +121,46 @@ impl Net {
     pub(crate) fn part(&self, left: &str, right: &str, parted: bool) {
         let mut all = lock(&self.parted);
         for way in [(left.to_owned(), right.to_owned()), (right.to_owned(), left.to_owned())] {
-            if parted { all.insert(way) } else { all.remove(&way) };
+            if parted {
+                all.insert(way)
+            } else {
+                all.remove(&way)
+            };
         }
         drop(all);
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.notify_waiters();
     }
 
     fn is_parted(&self, from: &str, to: &str) -> bool {
         lock(&self.parted).contains(&(from.to_owned(), to.to_owned()))
     }
 
-    fn happens(&self, probability: f64) -> bool {
-        !self.is_calm() && self.dice.chance(probability)
+    fn happens(&self, dice: &Dice, probability: f64) -> bool {
+        !self.is_calm() && dice.chance(probability)
     }
 
-    async fn connect(self: &Arc<Self>, from: &str, to: &str) -> Result<DuplexStream, NoAnswer> {
-        sleep(self.dice.up_to(self.options.latency)).await;
+    /// What is decided of the next connection of this way: nothing else has a say in it.
+    fn dice(&self, from: &str, to: &str) -> Dice {
+        let mut all = lock(&self.connections);
+        let count = all.entry((from.to_owned(), to.to_owned())).or_default();
+        *count += 1;
+        let bytes = from.bytes().chain(*b">").chain(to.bytes());
+        let way = bytes.fold(*count, |sum, byte| sum.wrapping_mul(0x0100_0000_01B3) ^ u64::from(byte));
+        Dice::new(self.seed, way)
+    }
+
+    async fn connect(
+        self: &Arc<Self>,
+        (from, to): (&str, &str),
+        dice: &Dice,
+    ) -> Result<DuplexStream, NoAnswer> {
+        sleep(dice.up_to(self.options.latency)).await;
         if self.is_parted(from, to) {
             sleep(CONNECT_TIMEOUT).await;
             return Err(NoAnswer::NeverLeft("nobody answers"));
         }
         let refused = NoAnswer::NeverLeft("connection refused");
-        if self.happens(self.options.refuse) {
+        if self.happens(dice, self.options.refuse) {
             return Err(refused);
         }
         let (near, client) = duplex(WINDOW);
@@ -154,7 +176,7 @@ impl Net {
             return Err(refused);
         }
         let (net, way) = (Arc::clone(self), (from.to_owned(), to.to_owned()));
-        let fates = (self.fate(), self.fate());
+        let fates = (self.fate(dice), self.fate(dice));
         tokio::spawn(async move {
             tokio::select! {
                 biased;
@@ -166,9 +188,10 @@ impl Net {
         Ok(near)
     }
 
-    fn fate(&self) -> Fate {
-        let after = |probability| self.happens(probability).then(|| self.dice.between(0, 6000));
-        Fate { cut_after: after(self.options.cut), stall_after: after(self.options.stall) }
+    fn fate(&self, dice: &Dice) -> Fate {
+        let after = |probability| self.happens(dice, probability).then(|| dice.between(0, 6000));
+        let (cut_after, stall_after) = (after(self.options.cut), after(self.options.stall));
+        Fate { cut_after, stall_after, dice: Dice::new(self.seed, dice.between(0, u64::from(u32::MAX))) }
     }
 
     async fn transport(
@@ -191,13 +214,17 @@ impl Net {
         fate: Fate,
         way: (&str, &str),
     ) -> Result<(), ()> {
-        let (mut moved, mut changed) = (0_u64, self.changed.subscribe());
-        let mut buffer = vec![0; self.dice.between(64, 4096) as usize];
+        let mut moved = 0_u64;
+        let mut buffer = vec![0; fate.dice.between(64, 4096) as usize];
         loop {
             let read = from.read(&mut buffer).await.map_err(drop)?;
-            sleep(self.dice.up_to(self.options.latency)).await;
-            while self.is_parted(way.0, way.1) {
-                changed.changed().await.map_err(drop)?;
+            sleep(fate.dice.up_to(self.options.latency)).await;
+            loop {
+                let changed = self.changed.notified();
+                if !self.is_parted(way.0, way.1) {
+                    break;
+                }
+                changed.await;
             }
             if read == 0 {
                 return to.shutdown().await.map_err(drop);
@@ -225,7 +252,8 @@ impl Net {
         request: Request<Full<Bytes>>,
         tasks: Option<&Tasks>,
     ) -> Result<Response<Incoming>, NoAnswer> {
-        let stream = self.connect(from, to).await?;
+        let dice = self.dice(from, to);
+        let stream = self.connect((from, to), &dice).await?;
         let broken = |error: hyper::Error| NoAnswer::Interrupted(error.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -253,19 +281,22 @@ impl Net {
             .filter(|host| host.starts_with("stk_") && *host != to && *host != from)
             .cloned()
             .collect();
-        let replays = self.happens(self.options.replay).then(|| to.to_owned());
+        let dice = self.dice(from, to);
+        let replays = self.happens(&dice, self.options.replay).then(|| to.to_owned());
         let misled = match others.first() {
-            Some(other) if self.happens(self.options.misdirect) => Some(other.clone()),
+            Some(other) if self.happens(&dice, self.options.misdirect) => Some(other.clone()),
             _ => None,
         };
         for target in replays.into_iter().chain(misled) {
             let (net, request, from) = (Arc::clone(self), request.clone(), from.to_owned());
-            let (late, to) = (self.dice.up_to(Duration::from_secs(5)), to.to_owned());
+            let (late, to) = (dice.up_to(Duration::from_secs(5)), to.to_owned());
             tokio::spawn(async move {
                 sleep(late).await;
                 let what = format!("{} {} of {from} to {to}", request.method(), request.uri());
                 let safe = request.method().is_safe() && target == to;
-                let Ok(answer) = net.send((&from, &target), request, None).await else { return };
+                let Ok(answer) = net.send((&format!("{from}_heard"), &target), request, None).await else {
+                    return;
+                };
                 // A read that is heard again reveals nothing to whom it is not sent, and changes nothing.
                 if answer.status().is_success() && !safe {
                     net.breach(format!("R5: {target} took a captured {what}: {}", answer.status()));

@@ -67,7 +67,8 @@ impl Options {
         let dice = Dice::new(seed, 1);
         let seconds = |from: u64, to: u64| Duration::from_millis(dice.between(from * 1000, to * 1000));
         // Swarm testing: each seed goes without a random half of the faults.
-        let rate = |most: f64| if dice.chance(0.5) { 0.0 } else { most * dice.between(1, 100) as f64 / 100.0 };
+        let rate =
+            |most: f64| if dice.chance(0.5) { 0.0 } else { most * dice.between(1, 100) as f64 / 100.0 };
         let every = |from, to| dice.chance(0.5).then(|| Duration::from_millis(dice.between(from, to)));
         Options {
             chaos: seconds(6, 16),

@@ -8,9 +8,10 @@ use causeway::entropy::Entropy;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-/// The story of one seed.
+/// The story of one seed. What happens at one instant has no order: tokio wakes those who watch one thing in
+/// an order of its own.
 pub(crate) struct Trace {
-    hash: Mutex<Sha256>,
+    hash: Mutex<u128>,
     lines: Mutex<Vec<String>>,
     begun: Instant,
     verbose: bool,
@@ -26,7 +27,11 @@ impl Trace {
     /// One thing happened.
     pub(crate) fn say(&self, what: Arguments<'_>) {
         let line = format!("{:>9.3} {what}", self.begun.elapsed().as_secs_f64());
-        lock(&self.hash).update(line.as_bytes());
+        let digest: [u8; 32] = Sha256::digest(line.as_bytes()).into();
+        let (half, _) = digest.split_at(16);
+        let value = half.iter().fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
+        let mut hash = lock(&self.hash);
+        *hash = hash.wrapping_add(value);
         if self.verbose {
             lock(&self.lines).push(line);
         }
@@ -34,13 +39,14 @@ impl Trace {
 
     /// Stands for all of it.
     pub(crate) fn hash(&self) -> String {
-        let digest = lock(&self.hash).clone().finalize();
-        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        format!("{:032x}", *lock(&self.hash))
     }
 
     /// All of it, when it is kept.
     pub(crate) fn lines(&self) -> Vec<String> {
-        lock(&self.lines).clone()
+        let mut lines = lock(&self.lines).clone();
+        lines.sort();
+        lines
     }
 }
 

@@ -82,9 +82,12 @@ impl World {
             let own = format!("orc_{}", &gateway[4..]);
             let others: Vec<String> =
                 nodes.iter().map(|node| node.host.clone()).filter(|host| *host != gateway).collect();
-            let target = if dice.chance(0.5) { own } else { dice.pick(&others).clone() };
+            // Another gateway's quota would keep a create waiting until the next day.
+            let is_own = dice.chance(0.5) || options.runs_per_day > 0;
+            let target = if is_own { own } else { dice.pick(&others).clone() };
             let tenant = format!("tnt_{}", dice.between(1, 3));
-            let client = Client { net: Arc::clone(&net), name: format!("cli_{index}"), gateway, tenant, dice };
+            let client =
+                Client { net: Arc::clone(&net), name: format!("cli_{index}"), gateway, tenant, dice };
             let (mark, told) = (format!("mark {index}"), Mutex::new(Told::Nothing));
             creates.push(Arc::new(Create { client, mark, target, told }));
         }
@@ -134,7 +137,8 @@ impl World {
             }
         };
         let hosts: Vec<String> = self.nodes.iter().map(|node| node.host.clone()).collect();
-        let all: Vec<String> = hosts.iter().cloned().chain(self.homes.iter().map(|home| home.name.clone())).collect();
+        let all: Vec<String> =
+            hosts.iter().cloned().chain(self.homes.iter().map(|home| home.name.clone())).collect();
         let crashes = async {
             loop {
                 every(self.options.crash_every).await;
@@ -198,9 +202,10 @@ impl World {
         let Told::Run(run) = told else { return };
         let run_id = run["run_id"].as_str().unwrap_or("");
         let stranger = Client { tenant: "tnt_9".to_owned(), ..create.client.clone() };
-        for path in [format!("/v1/federation/runs/{run_id}"), format!("/v1/federation/runs/{run_id}/events")] {
-            match stranger.get(&path).await {
-                Ok(answer) if answer.status == 404 => {}
+        for path in [format!("/v1/federation/runs/{run_id}"), format!("/v1/federation/runs/{run_id}/events")]
+        {
+            match stranger.surely(&path).await {
+                Some(answer) if answer.status == 404 => {}
                 other => self.net.breach(format!("T1: a stranger at {path}: {other:?}")),
             }
         }
@@ -209,8 +214,8 @@ impl World {
         }
         let end = made.first().and_then(|run| run.events.keys().last().copied()).unwrap_or(0);
         let ahead = format!("/v1/federation/runs/{run_id}/events?from_sequence={}", end + 1);
-        match create.client.get(&ahead).await {
-            Ok(answer) if answer.code() == "cursor_ahead" => {}
+        match create.client.surely(&ahead).await {
+            Some(answer) if answer.code() == "cursor_ahead" => {}
             other => self.net.breach(format!("L10: {ahead} of {end}: {other:?}")),
         }
     }
@@ -231,7 +236,7 @@ impl World {
         let mut cursor = String::new();
         loop {
             let path = format!("/v1/federation/runs?limit=2{cursor}");
-            let Ok(page) = client.get(&path).await else {
+            let Some(page) = client.surely(&path).await else {
                 return self.net.breach(format!("F3: {path} at {} is not answered", node.host));
             };
             for run in page.json["items"].as_array().into_iter().flatten() {
@@ -243,7 +248,8 @@ impl World {
             }
         }
         let through = |create: &&Arc<Create>| {
-            create.client.tenant == tenant && (create.client.gateway == node.host || create.target == node.host)
+            create.client.tenant == tenant
+                && (create.client.gateway == node.host || create.target == node.host)
         };
         let mut expected: Vec<String> = Vec::new();
         for create in self.creates.iter().filter(through) {
@@ -252,7 +258,8 @@ impl World {
         listed.sort();
         expected.sort();
         if listed != expected {
-            self.net.breach(format!("F3: {} lists {listed:?} for {tenant}, there are {expected:?}", node.host));
+            self.net
+                .breach(format!("F3: {} lists {listed:?} for {tenant}, there are {expected:?}", node.host));
         }
     }
 }
@@ -294,7 +301,9 @@ impl Work {
         }
         if client.dice.chance(0.3) {
             client.rest().await;
-            let _ = client.call(Method::POST, &format!("/v1/federation/runs/{run}:cancel"), &[], Some(&json!({}))).await;
+            let _ = client
+                .call(Method::POST, &format!("/v1/federation/runs/{run}:cancel"), &[], Some(&json!({})))
+                .await;
         }
         while work.join_next().await.is_some() {}
     }
@@ -338,7 +347,13 @@ impl Work {
         let path = "/v1/federation/runs:forward";
         let answer = create.client.call(Method::POST, path, &all, Some(&body)).await.ok()?;
         let trace = &create.client.net.trace;
-        trace.say(format_args!("{} is told {} {} {}", create.client.name, answer.status, answer.code(), answer.outcome()));
+        trace.say(format_args!(
+            "{} is told {} {} {}",
+            create.client.name,
+            answer.status,
+            answer.code(),
+            answer.outcome()
+        ));
         // F4: what is said to have failed has made no run.
         if answer.status >= 400 && matches!(answer.outcome(), "not_started" | "refused") {
             for run in made(&self.homes, &create.mark) {
@@ -375,15 +390,15 @@ impl Work {
             dice,
         };
         sleep(client.dice.up_to(self.options.chaos)).await;
-        let run = format!("push_{index}");
-        let pusher = Pusher::new(client.clone(), &run, 1 + client.dice.between(0, self.options.events));
+        let (run, retention) = (format!("push_{index}"), self.options.retention.is_some());
+        let pusher =
+            Pusher::new(client.clone(), &run, 1 + client.dice.between(0, self.options.events), retention);
         let pushed = Arc::clone(&pusher.pushed);
         let (first, begun) = tokio::sync::oneshot::channel();
         let pushing = tokio::spawn(pusher.push(first));
         if begun.await.is_ok() {
             let truth: Truth = Arc::new(move || (lock(&pushed).clone(), true));
             let client = Client { name: format!("{}_f", client.name), ..client };
-            let retention = self.options.retention.is_some();
             Follower { client, run, truth, retention, last: 0 }.follow().await;
         }
         pushing.await.expect("a pusher");
