@@ -168,12 +168,13 @@ impl Gate {
         claim.check_time(self.clock.now_ms()).map_err(signature)?;
         claim.verify(&key).map_err(signature)?;
         check_standing(&peer)?;
-        check_instance(&peer, head)?;
         let until_ms = claim.expires_s.saturating_add(MAX_SKEW_S).saturating_mul(1000);
         if !self.replay.note(claim.key_id, &claim.nonce, until_ms, !head.method.is_safe()).await? {
             let message = "the signature was used before: sign each request anew";
             return Err(Problem::new(ErrorCode::SignatureReplayed, message));
         }
+        // Only now: a request that is heard again must not bring its process back.
+        check_instance(&peer, head)?;
         let succession = Succession::from_text(text(head.headers, headers::KEY_SUCCESSION));
         let found = Identity::of(Who::Peer(peer));
         Ok(Identity { claim: Some(Arc::new(claim)), succession, ..found })
