@@ -41,6 +41,8 @@ enum Told {
     Nothing,
     Run(Value),
     Refused(String),
+    /// For good.
+    Unknown,
 }
 
 struct World {
@@ -82,8 +84,9 @@ impl World {
             let own = format!("orc_{}", &gateway[4..]);
             let others: Vec<String> =
                 nodes.iter().map(|node| node.host.clone()).filter(|host| *host != gateway).collect();
-            // Another gateway's quota would keep a create waiting until the next day.
-            let is_own = dice.chance(0.5) || options.runs_per_day > 0;
+            // Another gateway's quota would keep a create waiting until the next day; and what it removes before
+            // it was read is summed up by one derived event.
+            let is_own = dice.chance(0.5) || options.runs_per_day > 0 || options.retention.is_some();
             let target = if is_own { own } else { dice.pick(&others).clone() };
             let tenant = format!("tnt_{}", dice.between(1, 3));
             let client =
@@ -196,7 +199,7 @@ impl World {
         let made = made(&self.homes, &create.mark);
         let told = lock(&create.told).clone();
         match (&told, made.len()) {
-            (Told::Run(_), 1) | (Told::Refused(_), 0) => {}
+            (Told::Run(_), 1) | (Told::Refused(_), 0) | (Told::Unknown, 0 | 1) => {}
             (_, count) => self.net.breach(format!("F1: {count} runs for {}, told {told:?}", create.mark)),
         }
         let Told::Run(run) = told else { return };
@@ -253,6 +256,10 @@ impl World {
         };
         let mut expected: Vec<String> = Vec::new();
         for create in self.creates.iter().filter(through) {
+            if *lock(&create.told) == Told::Unknown {
+                listed.retain(|run| made(&self.homes, &create.mark).iter().all(|made| made.run_id != *run));
+                continue;
+            }
             expected.extend(made(&self.homes, &create.mark).into_iter().map(|run| run.run_id));
         }
         listed.sort();
@@ -327,8 +334,12 @@ impl Work {
                     *lock(&create.told) = Told::Run(forwarded.clone());
                     return Some(forwarded);
                 }
-                Some(answer) if answer.code() == "quota_exceeded" => {
-                    *lock(&create.told) = Told::Refused(answer.code().to_owned());
+                Some(answer) if answer.code() == "quota_exceeded" || answer.outcome() == "refused" => {
+                    *lock(&create.told) = Told::Refused(answer.json.to_string());
+                    return None;
+                }
+                Some(answer) if answer.outcome() == "unknown" && !answer.is_retryable() => {
+                    *lock(&create.told) = Told::Unknown;
                     return None;
                 }
                 _ => create.client.rest().await,
