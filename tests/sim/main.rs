@@ -22,7 +22,7 @@ use world::Story;
 /// Seeds of one run of the tests.
 const SEEDS: u64 = 100;
 /// Seeds that do not hold, of one run, before it ends.
-const MOST_SHOWN: usize = 5;
+const MOST_SHOWN: u64 = 5;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -60,13 +60,13 @@ fn find_breaches(seed: u64) -> Option<String> {
 }
 
 /// Runs these seeds, some at the same time, until so many do not hold.
-fn search(seeds: Vec<u64>, most: usize) -> Vec<String> {
+fn search(seeds: Vec<u64>, most: u64) -> Vec<String> {
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while lock(&found).len() < most
+                while (lock(&found).len() as u64) < most
                     && let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
                 {
                     let breaches = find_breaches(*seed);
@@ -89,7 +89,7 @@ fn every_seed_holds() {
     }
     let first = number("SIM_FIRST").unwrap_or(1);
     let seeds = known_seeds().chain(first..first + number("SIM_SEEDS").unwrap_or(SEEDS));
-    let found = search(seeds.collect(), MOST_SHOWN);
+    let found = search(seeds.collect(), number("SIM_MOST").unwrap_or(MOST_SHOWN));
     assert!(found.is_empty(), "{}", found.join("\n\n"));
 }
 

@@ -29,8 +29,8 @@ use super::trace::{Dice, lock};
 
 /// Letters of gateways and their homes.
 pub(crate) const LETTERS: [char; 3] = ['a', 'b', 'c'];
-/// Wall time at the start: 2026-01-01.
-const EPOCH_MS: i64 = 1_767_225_600_000;
+/// Wall time at the start: noon of 2026-01-01, so that no clock that is off is in another day.
+const EPOCH_MS: i64 = 1_767_268_800_000;
 
 /// Data directories as they are before the first start: a key and an empty database.
 struct Templates {
@@ -231,9 +231,13 @@ impl Node {
         drop(gateway);
     }
 
-    /// Reads the database as it is.
-    pub(crate) fn database(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.config.gateway.data_dir.join("causeway.db")).expect("the database")
+    /// S3: the chain of the audit has no break, whatever groups failed.
+    pub(crate) fn check_audit(&self) {
+        let database = self.config.gateway.data_dir.join("causeway.db");
+        match causeway::store::verify_audit(&database, |_, _, _| true) {
+            Ok(report) if report.finding.is_none() && report.records > 0 => {}
+            other => self.net.breach(format!("S3: the audit of {}: {other:?}", self.host)),
+        }
     }
 }
 

@@ -188,8 +188,10 @@ impl World {
             self.check_create(create).await;
         }
         for node in &self.nodes {
+            node.check_audit();
             for tenant in ["tnt_1", "tnt_2"] {
                 self.check_index(node, tenant).await;
+                self.check_quota(node, tenant);
             }
         }
     }
@@ -220,6 +222,18 @@ impl World {
         match create.client.surely(&ahead).await {
             Some(answer) if answer.code() == "cursor_ahead" => {}
             other => self.net.breach(format!("L10: {ahead} of {end}: {other:?}")),
+        }
+    }
+
+    /// Q1: no tenant has more runs of one day than its quota, whatever was asked at the same time or again.
+    fn check_quota(&self, node: &Node, tenant: &str) {
+        let through =
+            |create: &&Arc<Create>| create.client.tenant == tenant && create.client.gateway == node.host;
+        let creates = self.creates.iter().filter(through);
+        let count: usize = creates.map(|create| made(&self.homes, &create.mark).len()).sum();
+        let limit = self.options.runs_per_day;
+        if limit > 0 && count as u64 > limit {
+            self.net.breach(format!("Q1: {tenant} has {count} runs of {limit} at {}", node.host));
         }
     }
 
