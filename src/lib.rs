@@ -10,7 +10,7 @@
 //! outbound                  the client: reqwest
 //! store | protocol          SQL | the wire
 //! domain                    pure values and decisions
-//! clock | entropy | metrics | tasks
+//! clock | entropy | metrics | mutants | tasks
 //! ```
 //!
 //! Imports point strictly down; `tests/it/tidy.rs` holds it.
@@ -53,6 +53,7 @@ pub mod entropy;
 pub mod http;
 pub mod keyring;
 pub mod metrics;
+pub mod mutants;
 pub mod outbound;
 pub mod protocol;
 pub mod services;

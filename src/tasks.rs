@@ -11,6 +11,8 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::mutants::mutant;
+
 /// The tasks of one gateway.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
@@ -102,7 +104,7 @@ impl Tasks {
 
     /// True when new work is welcome.
     pub fn takes_work(&self) -> bool {
-        !self.is_held() && !self.draining.is_cancelled()
+        (!self.is_held() && !self.draining.is_cancelled()) || mutant("draining_takes_work")
     }
 
     /// How many tasks run.

@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::mutants::mutant;
+
 /// Where a forward stands, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +107,7 @@ pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
     use AttemptOutcome::{Forwarded, NotSent, Refused, Unknown};
     match fact {
         AttemptFact::NeverLeft => NotSent,
+        AttemptFact::Interrupted if mutant("unknown_called_failed") => NotSent,
         AttemptFact::Interrupted => Unknown,
         AttemptFact::Answered { status, code, not_started, has_run } => match status {
             200..=299 if has_run => Forwarded,

@@ -18,6 +18,7 @@ use super::streams::StreamSlot;
 use crate::domain::cursor::{self, CursorInput};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
+use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::Problem;
@@ -73,11 +74,15 @@ fn ticket_cursor(known: &Known, run_id: &str) -> Result<Option<u64>, Problem> {
 fn start_after(query: &Query, sent: &HeaderMap) -> Result<u64, Problem> {
     let input = CursorInput {
         query: query.pairs().filter(|(name, _)| CURSOR_NAMES.contains(name)).collect(),
-        last_event_id: sent.get_all(headers::LAST_EVENT_ID).iter().map(HeaderValue::as_bytes).collect(),
+        last_event_id: if mutant("cursor_ignored") { Vec::new() } else { last_event_ids(sent) },
     };
     cursor::start_after(&input).map_err(|error| {
         Problem::new(ErrorCode::InvalidCursor, error.to_string()).with("field", error.field())
     })
+}
+
+fn last_event_ids(sent: &HeaderMap) -> Vec<&[u8]> {
+    sent.get_all(headers::LAST_EVENT_ID).iter().map(HeaderValue::as_bytes).collect()
 }
 
 fn not_acceptable() -> Problem {

@@ -8,6 +8,7 @@ use reqwest::{Method, Response};
 
 use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
 use crate::domain::limits;
+use crate::mutants::mutant;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
 use crate::protocol::{headers, paths, problem::PeerError};
 
@@ -197,7 +198,8 @@ impl EventStream {
     }
 
     async fn wait_for_bytes(&mut self) {
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
+        let idle = if mutant("silence_not_noticed") { self.idle * 1000 } else { self.idle };
+        match tokio::time::timeout(idle, self.response.chunk()).await {
             Ok(chunk) => self.take(chunk),
             Err(_) => self.ended = Some(StreamEnd::Idle(self.idle)),
         }

@@ -9,6 +9,7 @@ use crate::domain::breaker::Outcome;
 use crate::domain::forward::{AttemptFact, AttemptOutcome, classify};
 use crate::domain::limits;
 use crate::metrics::{Metrics, PeerOutcome};
+use crate::mutants::mutant;
 use crate::outbound::{Answer, CallContext, CallFailure};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::paths;
@@ -74,9 +75,13 @@ pub(super) async fn attempt(
         via: Some(&forward.via),
     };
     let agent = forward.agent.as_str();
+    let mut key = forward.downstream_key.clone();
+    if mutant("key_per_attempt") {
+        key.push_str(&started_at_ms.to_string());
+    }
     let called = tokio::select! {
         biased;
-        called = peer.client.create_run(context, agent, &forward.downstream_key, body) => called,
+        called = peer.client.create_run(context, agent, &key, body) => called,
         () = peer.gone().cancelled() => {
             Err(CallFailure::Interrupted("the peer was revoked or changed while it was asked".to_owned()))
         }

@@ -23,6 +23,7 @@ use crate::domain::api_token;
 use crate::domain::id::{PeerId, TenantId};
 use crate::domain::policy::Policy;
 use crate::domain::succession::Succession;
+use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::Problem;
@@ -162,18 +163,25 @@ impl Gate {
             let message = "the certificate and the signature are those of two peers";
             return Err(Problem::new(ErrorCode::PeerIdentityMismatch, message));
         }
-        if text(head.headers, headers::DESTINATION) != self.rules.stack_id {
+        if text(head.headers, headers::DESTINATION) != self.rules.stack_id && !mutant("destination_unchecked")
+        {
             return Err(self.wrong_destination());
         }
         claim.check_time(self.clock.now_ms()).map_err(signature)?;
         claim.verify(&key).map_err(signature)?;
         check_standing(&peer)?;
-        check_instance(&peer, head)?;
         let until_ms = claim.expires_s.saturating_add(MAX_SKEW_S).saturating_mul(1000);
-        if !self.replay.note(claim.key_id, &claim.nonce, until_ms, !head.method.is_safe()).await? {
+        if mutant("process_before_nonce") {
+            check_instance(&peer, head)?;
+        }
+        let is_noted = !mutant("nonce_not_noted");
+        if is_noted && !self.replay.note(claim.key_id, &claim.nonce, until_ms, !head.method.is_safe()).await?
+        {
             let message = "the signature was used before: sign each request anew";
             return Err(Problem::new(ErrorCode::SignatureReplayed, message));
         }
+        // Only now: a request that is heard again must not bring its process back.
+        check_instance(&peer, head)?;
         let succession = Succession::from_text(text(head.headers, headers::KEY_SUCCESSION));
         let found = Identity::of(Who::Peer(peer));
         Ok(Identity { claim: Some(Arc::new(claim)), succession, ..found })

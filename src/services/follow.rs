@@ -25,6 +25,7 @@ use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Reason};
+use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::protocol::sse::{self, Control};
@@ -127,7 +128,7 @@ impl Follow {
             encoder: Encoder::new(request.format, &home).renaming(caller.renaming()),
             stream_no: run.stream_no,
             watch,
-            cursor: request.after,
+            cursor: request.after - u64::from(mutant("cursor_inclusive") && request.after > 0),
             request,
             correlation_id: Box::from(correlation_id),
             hold,
@@ -138,7 +139,7 @@ impl Follow {
             caught_up: false,
             done: false,
             draining: self.draining.clone(),
-            ended: caller.ended.clone(),
+            ended: if mutant("revocation_keeps_streams") { Default::default() } else { caller.ended.clone() },
             until_ms: caller.until_ms,
         };
         Ok(Opened::Flow(state, Box::new(flow)))
@@ -147,7 +148,7 @@ impl Follow {
 
 /// Refuses a cursor that cannot be honoured exactly.
 pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), Problem> {
-    if state.ended && request.after > state.last {
+    if state.ended && request.after > state.last && !mutant("cursor_ahead_served") {
         return Err(Problem::new(
             ErrorCode::CursorAhead,
             format!("the run ended at sequence {}; there is nothing after {}", state.last, request.after),
@@ -228,7 +229,7 @@ pub(super) fn next_step(
     hold_ms: i64,
     skip_gaps: bool,
 ) -> Step {
-    if cursor.saturating_add(1) < state.oldest {
+    if cursor.saturating_add(1 + u64::from(mutant("retention_off_by_one"))) < state.oldest {
         let to = state.oldest - 1;
         return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };
     }
@@ -294,6 +295,10 @@ impl EventFlow {
                     Some(bytes) => return Some(self.leave(bytes)),
                     None => continue,
                 },
+                Step::Gap(_, to, _) if mutant("gap_omitted") => {
+                    self.cursor = to;
+                    continue;
+                }
                 Step::Gap(from, to, reason) => {
                     let frame = self.gap(from, to, reason, state.oldest);
                     return Some(self.leave(frame));

@@ -14,6 +14,7 @@ use super::frames::{Encoder, Format};
 use crate::domain::event::StoredEvent;
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
+use crate::mutants::mutant;
 use crate::store::TailObserver;
 
 /// The streams somebody follows.
@@ -102,7 +103,7 @@ impl Watched {
             if newer {
                 *known = Some(state);
             }
-            newer
+            newer && !mutant("wake_up_lost")
         });
     }
 }
@@ -137,7 +138,7 @@ impl Tail {
 
     fn find_after(&self, cursor: u64) -> Option<Chunk> {
         let at = self.chunks.partition_point(|chunk| chunk.first <= cursor);
-        self.chunks.get(at).filter(|chunk| chunk.first == cursor + 1).cloned()
+        self.chunks.get(at).filter(|chunk| chunk.first == cursor + 1 || mutant("tail_skips")).cloned()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::domain::retry_budget::RetryBudget;
 use crate::domain::tenant_names::TenantNames;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, PeerLabel};
+use crate::mutants::mutant;
 use crate::outbound::{OwnIdentity, PeerClient};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
@@ -318,6 +319,7 @@ impl Peer {
     /// Tells the breaker how a call went.
     pub fn tell_breaker(&self, permit: Permit, outcome: Outcome) {
         let chance = self.entropy.fraction();
+        let outcome = if mutant("breaker_never_opens") { Outcome::Ignored } else { outcome };
         lock(&self.breaker).record(permit, outcome, self.clock.monotonic(), chance);
         self.show_circuit();
     }
@@ -338,7 +340,7 @@ impl Peer {
 
     /// Spends from the retry budget; false when it is used up.
     pub fn spend_retry(&self) -> bool {
-        lock(&self.budget).try_retry(self.clock.monotonic())
+        mutant("retries_without_budget") || lock(&self.budget).try_retry(self.clock.monotonic())
     }
 
     /// How it is doing; an open breaker outweighs the last health call.

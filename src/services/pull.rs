@@ -24,6 +24,7 @@ use crate::domain::run::FollowState;
 use crate::domain::stream::StreamState;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;
+use crate::mutants::mutant;
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::run::{self, HomeRun};
 use crate::store::{FreshRun, ReaderBatch, RunRecord, Store, StoreError, TailObserver};
@@ -123,6 +124,9 @@ impl Pull {
 
     fn start_at(&self, run: RunRecord, state: Option<StreamState>) {
         let Some(home) = run.home.as_ref().filter(|_| run.is_followed()) else { return };
+        if mutant("reads_not_resumed") && state.is_none() {
+            return;
+        }
         let Some(peer) = self.shared.may_read(home, &run) else { return };
         if self.lock().insert(run.stream_no, false).is_some() {
             return;
@@ -350,11 +354,11 @@ impl Reader {
         }
         match self.finished_at_home.take() {
             // Its last events may have come between the end of the stream and the question.
-            None => {
+            None if !mutant("closed_at_once") => {
                 self.finished_at_home = Some(home);
                 Ok(Next::Again(Duration::ZERO))
             }
-            Some(_) => self.close(&home).await,
+            _ => self.close(&home).await,
         }
     }
 

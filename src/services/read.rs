@@ -16,6 +16,7 @@ use crate::domain::event::{Appended, NewEvent, Sender};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::metrics::{Metrics, PeerOutcome, Reason};
+use crate::mutants::mutant;
 use crate::outbound::{CallContext, EventStream, OpenFailure, StreamEnd};
 use crate::protocol::envelope::{self, TerminalTypes};
 use crate::protocol::problem::PeerError;
@@ -257,7 +258,7 @@ impl Visitor<'_> {
             return Ok(state.ended);
         };
         let far_past = progress.seen >= hole.to.saturating_add(self.options.heal_span);
-        if self.healing && (far_past || progress.passed_history) {
+        if mutant("hole_given_up_early") || self.healing && (far_past || progress.passed_history) {
             return self.give_up_holes(progress).await;
         }
         let waits = !self.healing || progress.seen > hole.to;

@@ -9,6 +9,8 @@ use sqlx::sqlite::{
 
 use super::error::StoreError;
 
+use crate::mutants::mutant;
+
 /// The first SQLite without the WAL-reset bug, which could corrupt a database that has a checkpointer
 /// beside its writer.
 const MIN_SQLITE: i32 = 3_051_003;
@@ -30,7 +32,11 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     shared_pragmas(&connection)?;
     // FULL: the answer leaves after the commit is on disk, not after it is in the page cache.
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(
+        None,
+        "synchronous",
+        if mutant("synchronous_normal") { "NORMAL" } else { "FULL" },
+    )?;
     // The checkpoint is the slowest thing a commit can do; a connection of its own does it instead.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.set_prepared_statement_cache_capacity(64);
@@ -85,4 +91,21 @@ pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, StoreError> {
         .await
         .map_err(|error| StoreError::Failed(format!("the schema cannot be brought up to date: {error}")))?;
     Ok(pool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // L1: with less, a power cut takes back what was acknowledged.
+    #[test]
+    fn the_writer_syncs_every_commit_and_never_checkpoints_in_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.db");
+        drop(Connection::open(&path).expect("a database"));
+        let writer = open_writer(&path).expect("the writer's connection");
+        let read = |pragma: &str| writer.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+        assert_eq!(read("synchronous").expect("a pragma"), 2);
+        assert_eq!(read("wal_autocheckpoint").expect("a pragma"), 0);
+    }
 }

@@ -12,6 +12,7 @@ use super::error::StoreError;
 use super::forwards::ForwardRecord;
 use super::writer::Unit;
 use crate::domain::id::TenantId;
+use crate::mutants::mutant;
 
 /// A quota's day begins and ends at midnight UTC.
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -103,7 +104,11 @@ impl Unit<'_> {
     /// set at noon then knows of the morning.
     fn take_run_of_day(&self, tenant: &str, limit: u64) -> Result<Option<QuotaExceeded>, StoreError> {
         let day = self.now_ms.div_euclid(DAY_MS);
-        let most = if limit == 0 { i64::MAX } else { i64::try_from(limit).unwrap_or(i64::MAX) };
+        let most = if limit == 0 || mutant("quota_not_held") {
+            i64::MAX
+        } else {
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        };
         let taken = self
             .connection
             .prepare_cached(

@@ -17,6 +17,7 @@ use crate::domain::event::{RunKey, Sender};
 use crate::domain::id::{AgentId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::run::RunStatus;
 use crate::domain::succession::to_hex;
+use crate::mutants::mutant;
 
 /// The columns of a [`RunRecord`], for `concat!` with a condition.
 macro_rules! run_columns {
@@ -127,6 +128,9 @@ impl Unit<'_> {
         let stream = stream_id(&name);
         let stream_no =
             self.heads.create(self.connection, (run.tenant, &stream), run.home, run.status, self.now_ms)?;
+        if mutant("run_not_indexed") {
+            return Ok((name, stream_no));
+        }
         self.connection
             .prepare_cached(
                 "INSERT INTO runs (tenant_id, run_id, stream_no, agent_id, peer_id, remote_run_id, events_path,
@@ -191,10 +195,13 @@ impl Unit<'_> {
 impl Store {
     /// The run, if this tenant has it.
     pub async fn find_run(&self, key: &RunKey) -> Result<Option<RunRecord>, StoreError> {
-        let row = sqlx::query(concat!(run_columns!(), "WHERE r.tenant_id = ?1 AND r.run_id = ?2"))
-            .bind(key.tenant.as_str())
-            .bind(key.run.as_str())
-            .fetch_optional(&self.pool);
+        let sql = if mutant("tenant_ignored") {
+            concat!(run_columns!(), "WHERE ?1 <> '' AND r.run_id = ?2")
+        } else {
+            concat!(run_columns!(), "WHERE r.tenant_id = ?1 AND r.run_id = ?2")
+        };
+        let row =
+            sqlx::query(sql).bind(key.tenant.as_str()).bind(key.run.as_str()).fetch_optional(&self.pool);
         let row = self.disk.wait_for(row).await?;
         row.as_ref().map(decode).transpose()
     }
@@ -207,7 +214,10 @@ impl Store {
         after: Option<(i64, String)>,
         limit: u32,
     ) -> Result<Vec<RunRecord>, StoreError> {
-        let (created_at, run_id) = after.unwrap_or((i64::MAX, String::new()));
+        let (created_at, mut run_id) = after.unwrap_or((i64::MAX, String::new()));
+        if mutant("list_repeats") {
+            run_id.push('~');
+        }
         let rows = sqlx::query(concat!(
             run_columns!(),
             "WHERE r.tenant_id = ?1 AND (r.created_at, r.run_id) < (?2, ?3)

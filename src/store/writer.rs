@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::StreamState;
 use crate::metrics::Metrics;
+use crate::mutants::mutant;
 use crate::tasks::Tasks;
 
 /// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
@@ -251,10 +252,10 @@ impl WriterThread {
     /// Commits one group and answers its callers. An error means that the disk failed.
     fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let result = self.transact(&mut group);
+        let result = if mutant("ack_without_commit") { result.or(Ok(())) } else { result };
         self.troubled.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {
-            self.heads.clear();
-            self.chain.clear();
+            self.forget();
             if !self.connection.is_autocommit() {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
@@ -275,6 +276,16 @@ impl WriterThread {
         }
     }
 
+    /// What is remembered of a group that failed.
+    fn forget(&mut self) {
+        if !mutant("heads_kept") {
+            self.heads.clear();
+        }
+        if !mutant("audit_end_kept") {
+            self.chain.clear();
+        }
+    }
+
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let mut appended: BTreeMap<i64, Vec<StoredEvent>> = BTreeMap::new();
@@ -285,6 +296,9 @@ impl WriterThread {
             }
         }
         let moved = self.heads.flush(&self.connection, now_ms)?;
+        if mutant("published_before_commit") {
+            self.publish(&moved, appended.clone());
+        }
         if let Some(faults) = &self.faults {
             faults.before_commit()?;
         }

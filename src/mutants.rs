@@ -1,0 +1,64 @@
+//! Deliberate bugs, one at a time, which the tests must find. Without the feature `mutants` there are none.
+//!
+//! `tests/mutants` says which test finds which; the environment says which bug is wanted.
+
+/// Every bug there is.
+pub const ALL: &[&str] = &[
+    "ack_without_commit",
+    "audit_end_kept",
+    "breaker_never_opens",
+    "closed_at_once",
+    "conflict_accepted",
+    "cursor_ahead_served",
+    "cursor_inclusive",
+    "cursor_ignored",
+    "dedupe_skipped",
+    "destination_unchecked",
+    "draining_takes_work",
+    "fingerprint_ignored",
+    "gap_omitted",
+    "heads_kept",
+    "hole_given_up_early",
+    "key_per_attempt",
+    "list_repeats",
+    "nonce_not_noted",
+    "process_before_nonce",
+    "published_before_commit",
+    "quota_not_held",
+    "reads_not_resumed",
+    "retention_off_by_one",
+    "retries_without_budget",
+    "revocation_keeps_streams",
+    "run_not_indexed",
+    "silence_not_noticed",
+    "synchronous_normal",
+    "tail_skips",
+    "tenant_ignored",
+    "unknown_called_failed",
+    "wake_up_lost",
+];
+
+/// Selects the bug.
+pub const VARIABLE: &str = "CAUSEWAY_MUTANT";
+
+/// True when this bug is wanted.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+pub(crate) const fn mutant(_: &str) -> bool {
+    false
+}
+
+/// True when this bug is wanted.
+#[cfg(feature = "mutants")]
+pub(crate) fn mutant(name: &str) -> bool {
+    static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    debug_assert!(ALL.contains(&name), "{name} is no known bug");
+    let wanted = WANTED.get_or_init(|| std::env::var(VARIABLE).ok());
+    if let Some(unknown) = wanted.as_deref().filter(|wanted| !ALL.contains(wanted)) {
+        panic!("{VARIABLE}={unknown} is no known bug");
+    }
+    wanted.as_deref() == Some(name)
+}
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` makes bugs: it is for tests, never for a release");

@@ -1,0 +1,108 @@
+//! The simulator: gateways as they are, in one process, on virtual time, over a network and disks that fail.
+//!
+//! One seed is one history: `SIM_SEED=n SIM_VERBOSE=1 cargo test --test sim` tells it again. `SIM_SEEDS=n`
+//! runs so many. Every seed that ever failed is in `seeds.txt` and runs first.
+
+mod client;
+mod home;
+mod net;
+mod node;
+mod options;
+mod trace;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use options::Options;
+use trace::lock;
+use world::Story;
+
+/// Seeds of one run of the tests.
+const SEEDS: u64 = 100;
+/// Seeds that do not hold, of one run, before it ends.
+const MOST_SHOWN: u64 = 5;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+/// Runs a seed; answers its story, or what it died of.
+fn tell(seed: u64, verbose: bool) -> Result<Story, String> {
+    let told = catch_unwind(AssertUnwindSafe(|| world::run(seed, verbose)));
+    told.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+    })
+}
+
+/// Panics with everything one needs when a seed does not hold.
+fn hold(seed: u64) {
+    if let Some(found) = find_breaches(seed) {
+        panic!("{found}");
+    }
+}
+
+/// What one needs to know of a seed that does not hold.
+fn find_breaches(seed: u64) -> Option<String> {
+    let verbose = std::env::var_os("SIM_VERBOSE").is_some();
+    let found = match tell(seed, verbose) {
+        Ok(story) => {
+            story.lines.iter().for_each(|line| eprintln!("{line}"));
+            story.breaches
+        }
+        Err(panic) => vec![format!("panic: {panic}")],
+    };
+    let again = format!("SIM_SEED={seed} SIM_VERBOSE=1 cargo test --test sim");
+    let options = Options::of(seed);
+    (!found.is_empty()).then(|| format!("seed {seed} does not hold; {again}\n{options:#?}\n{found:#?}"))
+}
+
+/// Runs these seeds, some at the same time, until so many do not hold.
+fn search(seeds: Vec<u64>, most: u64) -> Vec<String> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while (lock(&found).len() as u64) < most
+                    && let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let breaches = find_breaches(*seed);
+                    lock(&found).extend(breaches);
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap_or_default()
+}
+
+fn known_seeds() -> impl Iterator<Item = u64> {
+    include_str!("seeds.txt").lines().filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}
+
+#[test]
+fn every_seed_holds() {
+    if let Some(seed) = number("SIM_SEED") {
+        return hold(seed);
+    }
+    let first = number("SIM_FIRST").unwrap_or(1);
+    let seeds = known_seeds().chain(first..first + number("SIM_SEEDS").unwrap_or(SEEDS));
+    let found = search(seeds.collect(), number("SIM_MOST").unwrap_or(MOST_SHOWN));
+    assert!(found.is_empty(), "{}", found.join("\n\n"));
+}
+
+#[test]
+fn one_seed_has_one_history() {
+    for seed in 1..=10 {
+        let (first, second) = (tell(seed, true), tell(seed, true));
+        let (first, second) = (first.expect("a story"), second.expect("the same story"));
+        if first.hash != second.hash {
+            let at = first.lines.iter().zip(&second.lines).position(|(left, right)| left != right);
+            let at = at.unwrap_or(first.lines.len().min(second.lines.len()));
+            let (left, right) = (first.lines.get(at), second.lines.get(at));
+            panic!("seed {seed} has two histories, from line {at}:\n{left:?}\n{right:?}");
+        }
+    }
+}

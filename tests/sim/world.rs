@@ -1,0 +1,431 @@
+//! One seed from its beginning to its end: chaos with checks at each step, then peace, by the end of which
+//! everything must be as if nothing had happened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::client::{Answer, Client, Follower, Pusher, Truth};
+use super::home::{Home, HomeRun};
+use super::net::Net;
+use super::node::{LETTERS, Node};
+use super::options::Options;
+use super::trace::{Dice, Trace, lock};
+
+/// Once nothing goes wrong any more, everything is done within this time.
+const CONVERGENCE: Duration = Duration::from_secs(120);
+
+/// What became of a seed.
+pub(crate) struct Story {
+    pub(crate) hash: String,
+    pub(crate) breaches: Vec<String>,
+    pub(crate) lines: Vec<String>,
+}
+
+/// A run-create of a client, and what it was told.
+struct Create {
+    client: Client,
+    mark: String,
+    /// The gateway it is for, or the home.
+    target: String,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Nothing,
+    Run(Value),
+    Refused(String),
+    /// For good.
+    Unknown,
+}
+
+struct World {
+    options: Options,
+    net: Arc<Net>,
+    homes: Vec<Arc<Home>>,
+    nodes: Vec<Arc<Node>>,
+    creates: Vec<Arc<Create>>,
+}
+
+/// Runs one seed on virtual time.
+pub(crate) fn run(seed: u64, verbose: bool) -> Story {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let trace = Trace::new(verbose);
+        let options = Options::of(seed);
+        trace.say(format_args!("{options:?}"));
+        let net = Net::new(seed, options.clone(), Arc::clone(&trace));
+        let world = World::new(seed, options, net).await;
+        world.live(seed).await;
+        let breaches = lock(&world.net.breaches).clone();
+        Story { hash: trace.hash(), breaches, lines: trace.lines() }
+    })
+}
+
+impl World {
+    async fn new(seed: u64, options: Options, net: Arc<Net>) -> Self {
+        let (mut homes, mut nodes, mut creates) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, letter) in LETTERS.iter().enumerate().take(options.gateways) {
+            homes.push(Home::start(&format!("orc_{letter}"), seed, &net, &options));
+            nodes.push(Node::new(index, seed, &net, &options));
+        }
+        for node in &nodes {
+            node.begin().await;
+        }
+        for index in 0..options.creates {
+            let dice = Dice::new(seed, 1000 + index as u64);
+            let gateway = dice.pick(&nodes).host.clone();
+            let own = format!("orc_{}", &gateway[4..]);
+            let others: Vec<String> =
+                nodes.iter().map(|node| node.host.clone()).filter(|host| *host != gateway).collect();
+            // Another gateway's quota would keep a create waiting until the next day; and what it removes before
+            // it was read is summed up by one derived event.
+            let is_own = dice.chance(0.5) || options.runs_per_day > 0 || options.retention.is_some();
+            let target = if is_own { own } else { dice.pick(&others).clone() };
+            let tenant = format!("tnt_{}", dice.between(1, 3));
+            let client =
+                Client { net: Arc::clone(&net), name: format!("cli_{index}"), gateway, tenant, dice };
+            let (mark, told) = (format!("mark {index}"), Mutex::new(Told::Nothing));
+            creates.push(Arc::new(Create { client, mark, target, told }));
+        }
+        World { options, net, homes, nodes, creates }
+    }
+
+    async fn live(&self, seed: u64) {
+        let mut work = JoinSet::new();
+        for create in &self.creates {
+            work.spawn(self.clone_for_work().create(Arc::clone(create)));
+        }
+        for index in 0..self.options.pushed {
+            work.spawn(self.clone_for_work().push(seed, index));
+        }
+        let chaos = self.chaos(seed);
+        let _ = timeout(self.options.chaos, chaos).await;
+        self.net.trace.say(format_args!("peace"));
+        self.net.heal();
+        let done = async { while work.join_next().await.is_some_and(|done| self.finished(done)) {} };
+        if timeout(CONVERGENCE, done).await.is_err() {
+            self.net.breach(format!("liveness: {} still at work {CONVERGENCE:?} after the heal", work.len()));
+        } else {
+            self.check().await;
+        }
+        for node in &self.nodes {
+            node.end().await;
+        }
+    }
+
+    fn finished(&self, done: Result<(), tokio::task::JoinError>) -> bool {
+        if let Err(error) = done {
+            self.net.breach(format!("a client failed: {error}"));
+        }
+        true
+    }
+
+    /// Things go wrong until time is up.
+    async fn chaos(&self, seed: u64) {
+        let dice = Dice::new(seed, 3);
+        let every = |period: Option<Duration>| {
+            let dice = dice.clone();
+            async move {
+                match period {
+                    Some(period) => sleep(period.mul_f64(0.5) + dice.up_to(period)).await,
+                    None => std::future::pending().await,
+                }
+            }
+        };
+        let hosts: Vec<String> = self.nodes.iter().map(|node| node.host.clone()).collect();
+        let all: Vec<String> =
+            hosts.iter().cloned().chain(self.homes.iter().map(|home| home.name.clone())).collect();
+        let crashes = async {
+            loop {
+                every(self.options.crash_every).await;
+                dice.pick(&self.nodes).crash();
+            }
+        };
+        let restarts = async {
+            loop {
+                every(self.options.restart_every).await;
+                // Time may be up before the gateway is back.
+                let node = Arc::clone(dice.pick(&self.nodes));
+                let _ = tokio::spawn(async move { node.restart().await }).await;
+            }
+        };
+        let partitions = async {
+            loop {
+                every(self.options.partition_every).await;
+                let (left, right) = (dice.pick(&hosts), dice.pick(&all));
+                self.net.trace.say(format_args!("{left} and {right} are parted"));
+                self.net.part(left, right, true);
+                sleep(dice.up_to(Duration::from_secs(5))).await;
+                self.net.part(left, right, false);
+            }
+        };
+        let jumps = async {
+            loop {
+                every(self.options.jump_every).await;
+                let (node, skew) = (dice.pick(&self.nodes), self.options.skew.as_millis() as i64);
+                let by = dice.between(0, 2 * skew as u64 + 1) as i64 - skew;
+                self.net.trace.say(format_args!("the clock of {} jumps by {by} ms", node.host));
+                node.clock.jump(by);
+            }
+        };
+        tokio::join!(biased; crashes, restarts, partitions, jumps);
+    }
+
+    fn clone_for_work(&self) -> Work {
+        Work { options: self.options.clone(), homes: self.homes.clone() }
+    }
+
+    /// What must hold once everything is done.
+    async fn check(&self) {
+        for create in &self.creates {
+            self.check_create(create).await;
+        }
+        for node in &self.nodes {
+            node.check_audit();
+            for tenant in ["tnt_1", "tnt_2"] {
+                self.check_index(node, tenant).await;
+                self.check_quota(node, tenant);
+            }
+        }
+    }
+
+    /// F1, F4: as many runs as was said, and no more than one.
+    async fn check_create(&self, create: &Create) {
+        let made = made(&self.homes, &create.mark);
+        let told = lock(&create.told).clone();
+        match (&told, made.len()) {
+            (Told::Run(_), 1) | (Told::Refused(_), 0) | (Told::Unknown, 0 | 1) => {}
+            (_, count) => self.net.breach(format!("F1: {count} runs for {}, told {told:?}", create.mark)),
+        }
+        let Told::Run(run) = told else { return };
+        let run_id = run["run_id"].as_str().unwrap_or("");
+        let stranger = Client { tenant: "tnt_9".to_owned(), ..create.client.clone() };
+        for path in [format!("/v1/federation/runs/{run_id}"), format!("/v1/federation/runs/{run_id}/events")]
+        {
+            match stranger.surely(&path).await {
+                Some(answer) if answer.status == 404 => {}
+                other => self.net.breach(format!("T1: a stranger at {path}: {other:?}")),
+            }
+        }
+        if self.options.retention.is_some() {
+            return;
+        }
+        let end = made.first().and_then(|run| run.events.keys().last().copied()).unwrap_or(0);
+        let ahead = format!("/v1/federation/runs/{run_id}/events?from_sequence={}", end + 1);
+        match create.client.surely(&ahead).await {
+            Some(answer) if answer.code() == "cursor_ahead" => {}
+            other => self.net.breach(format!("L10: {ahead} of {end}: {other:?}")),
+        }
+    }
+
+    /// Q1: no tenant has more runs of one day than its quota, whatever was asked at the same time or again.
+    fn check_quota(&self, node: &Node, tenant: &str) {
+        let through =
+            |create: &&Arc<Create>| create.client.tenant == tenant && create.client.gateway == node.host;
+        let creates = self.creates.iter().filter(through);
+        let count: usize = creates.map(|create| made(&self.homes, &create.mark).len()).sum();
+        let limit = self.options.runs_per_day;
+        if limit > 0 && count as u64 > limit {
+            self.net.breach(format!("Q1: {tenant} has {count} runs of {limit} at {}", node.host));
+        }
+    }
+
+    /// F3: the index holds every run made through this gateway, each once, and none else.
+    async fn check_index(&self, node: &Node, tenant: &str) {
+        if self.options.retention.is_some() {
+            return;
+        }
+        let client = Client {
+            net: Arc::clone(&self.net),
+            name: "checker".to_owned(),
+            gateway: node.host.clone(),
+            tenant: tenant.to_owned(),
+            dice: Dice::new(0, 0),
+        };
+        let mut listed: Vec<String> = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/federation/runs?limit=2{cursor}");
+            let Some(page) = client.surely(&path).await else {
+                return self.net.breach(format!("F3: {path} at {} is not answered", node.host));
+            };
+            for run in page.json["items"].as_array().into_iter().flatten() {
+                listed.extend(run["remote_run_id"].as_str().map(str::to_owned));
+            }
+            match page.json["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        let through = |create: &&Arc<Create>| {
+            create.client.tenant == tenant
+                && (create.client.gateway == node.host || create.target == node.host)
+        };
+        let mut expected: Vec<String> = Vec::new();
+        for create in self.creates.iter().filter(through) {
+            if *lock(&create.told) == Told::Unknown {
+                listed.retain(|run| made(&self.homes, &create.mark).iter().all(|made| made.run_id != *run));
+                continue;
+            }
+            expected.extend(made(&self.homes, &create.mark).into_iter().map(|run| run.run_id));
+        }
+        listed.sort();
+        expected.sort();
+        if listed != expected {
+            self.net
+                .breach(format!("F3: {} lists {listed:?} for {tenant}, there are {expected:?}", node.host));
+        }
+    }
+}
+
+/// The runs that were made for a request.
+fn made(homes: &[Arc<Home>], mark: &str) -> Vec<HomeRun> {
+    homes.iter().flat_map(|home| home.runs()).filter(|run| run.mark == mark).collect()
+}
+
+/// What a client's work needs of the world.
+struct Work {
+    options: Options,
+    homes: Vec<Arc<Home>>,
+}
+
+impl Work {
+    async fn create(self, create: Arc<Create>) {
+        let client = &create.client;
+        sleep(client.dice.up_to(self.options.chaos)).await;
+        let Some(forwarded) = self.create_surely(&create).await else { return };
+        let run = forwarded["run_id"].as_str().unwrap_or("").to_owned();
+        if client.dice.chance(0.5) {
+            self.repeat(&create, &forwarded).await;
+        }
+        let mut work = JoinSet::new();
+        for index in 0..self.options.followers {
+            let follower = Follower {
+                client: Client {
+                    name: format!("{}_f{index}", client.name),
+                    dice: Dice::new(client.dice.between(0, u64::from(u32::MAX)), index as u64),
+                    ..client.clone()
+                },
+                run: run.clone(),
+                truth: self.truth_of(&create.mark),
+                retention: self.options.retention.is_some(),
+                last: 0,
+            };
+            work.spawn(follower.follow());
+        }
+        if client.dice.chance(0.3) {
+            client.rest().await;
+            let _ = client
+                .call(Method::POST, &format!("/v1/federation/runs/{run}:cancel"), &[], Some(&json!({})))
+                .await;
+        }
+        while work.join_next().await.is_some() {}
+    }
+
+    fn truth_of(&self, mark: &str) -> Truth {
+        let (homes, mark) = (self.homes.clone(), mark.to_owned());
+        Arc::new(move || match made(&homes, &mark).pop() {
+            Some(run) => (run.events, run.status != "running"),
+            None => (BTreeMap::new(), false),
+        })
+    }
+
+    /// Asks until it is known what became of it.
+    async fn create_surely(&self, create: &Create) -> Option<Value> {
+        let respond_async = create.client.dice.chance(0.3);
+        loop {
+            let fields = if respond_async { &[("prefer", "respond-async")][..] } else { &[] };
+            match self.attempt(create, &create.mark, fields).await {
+                Some(answer) if answer.status == 200 => {
+                    let forwarded = answer.json["forwarded"].clone();
+                    *lock(&create.told) = Told::Run(forwarded.clone());
+                    return Some(forwarded);
+                }
+                Some(answer) if answer.code() == "quota_exceeded" || answer.outcome() == "refused" => {
+                    *lock(&create.told) = Told::Refused(answer.json.to_string());
+                    return None;
+                }
+                Some(answer) if answer.outcome() == "unknown" && !answer.is_retryable() => {
+                    *lock(&create.told) = Told::Unknown;
+                    return None;
+                }
+                _ => create.client.rest().await,
+            }
+        }
+    }
+
+    async fn attempt(&self, create: &Create, mark: &str, fields: &[(&'static str, &str)]) -> Option<Answer> {
+        let key = format!("\"key {}\"", create.mark);
+        let body = json!({ "forward": {
+            "target_selector": { "stack_id": create.target },
+            "run_request": { "agent_id": "agt_test", "input": { "type": "text", "text": mark } },
+        }});
+        let mut all = vec![("idempotency-key", &*key)];
+        all.extend_from_slice(fields);
+        let path = "/v1/federation/runs:forward";
+        let answer = create.client.call(Method::POST, path, &all, Some(&body)).await.ok()?;
+        let trace = &create.client.net.trace;
+        trace.say(format_args!(
+            "{} is told {} {} {}",
+            create.client.name,
+            answer.status,
+            answer.code(),
+            answer.outcome()
+        ));
+        // F4: what is said to have failed has made no run.
+        if answer.status >= 400 && matches!(answer.outcome(), "not_started" | "refused") {
+            for run in made(&self.homes, &create.mark) {
+                create.client.breach(format!("F4: told {} of {}, which exists", answer.json, run.run_id));
+            }
+        }
+        Some(answer)
+    }
+
+    /// F2: the same key is answered alike; with another request it is refused.
+    async fn repeat(&self, create: &Create, told: &Value) {
+        if let Some(answer) = self.attempt(create, &create.mark, &[]).await
+            && answer.status == 200
+            && answer.json["forwarded"] != *told
+        {
+            create.client.breach(format!("F2: told {told}, then {}", answer.json));
+        }
+        if let Some(answer) = self.attempt(create, "something else", &[]).await
+            && answer.status < 500
+            && answer.code() != "idempotency_key_reused"
+        {
+            create.client.breach(format!("F2: another request under the key: {}", answer.json));
+        }
+    }
+
+    async fn push(self, seed: u64, index: usize) {
+        let dice = Dice::new(seed, 2000 + index as u64);
+        let letters = &LETTERS[..self.options.gateways];
+        let client = Client {
+            net: Arc::clone(self.homes[0].net()),
+            name: format!("psh_{index}"),
+            gateway: format!("stk_{}", dice.pick(letters)),
+            tenant: format!("tnt_{}", dice.between(1, 3)),
+            dice,
+        };
+        sleep(client.dice.up_to(self.options.chaos)).await;
+        let (run, retention) = (format!("push_{index}"), self.options.retention.is_some());
+        let pusher =
+            Pusher::new(client.clone(), &run, 1 + client.dice.between(0, self.options.events), retention);
+        let pushed = Arc::clone(&pusher.pushed);
+        let (first, begun) = tokio::sync::oneshot::channel();
+        let pushing = tokio::spawn(pusher.push(first));
+        if begun.await.is_ok() {
+            let truth: Truth = Arc::new(move || (lock(&pushed).clone(), true));
+            let client = Client { name: format!("{}_f", client.name), ..client };
+            Follower { client, run, truth, retention, last: 0 }.follow().await;
+        }
+        pushing.await.expect("a pusher");
+    }
+}
