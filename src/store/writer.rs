@@ -223,7 +223,7 @@ impl WriterThread {
         for job in group {
             job.answer(result.clone());
         }
-        self.checkpointer.after_commit();
+        self.checkpointer.after_commit(&self.connection);
         match result {
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
