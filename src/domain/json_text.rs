@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::ops::Range;
 
 /// Why a text is not one strict JSON text, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +38,34 @@ pub enum JsonTextErrorKind {
     InvalidUtf8,
 }
 
+/// A JSON text in normal form, and where its members lie, if it is an object.
+#[derive(Debug, Clone)]
+pub struct Normal {
+    /// The text.
+    pub text: Vec<u8>,
+    /// The members of the outermost object, in order.
+    pub members: Vec<Member>,
+    /// How deep arrays and objects are nested in it.
+    pub depth: usize,
+}
+
+/// A member of an object: where its name (with the quotes) and its value lie in the text.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The name.
+    pub name: Range<usize>,
+    /// The value.
+    pub value: Range<usize>,
+}
+
 /// One walk over a text, copying it in runs as long as nothing needs replacing.
 struct Scanner<'a> {
     input: &'a [u8],
     at: usize,
     output: &'a mut Vec<u8>,
     copied: usize,
+    members: Vec<Member>,
+    depth: usize,
 }
 
 /// Copies one JSON text without insignificant whitespace, and with U+2028, U+2029 and U+0085 inside strings
@@ -65,7 +88,7 @@ pub fn normalise(input: &[u8], max_depth: usize) -> Result<Vec<u8>, JsonTextErro
 /// As [`normalise`].
 pub fn normalise_into(output: &mut Vec<u8>, input: &[u8], max_depth: usize) -> Result<(), JsonTextError> {
     let before = output.len();
-    let mut scanner = Scanner { input, at: 0, output, copied: 0 };
+    let mut scanner = Scanner::new(input, output);
     let scanned = scanner.document(max_depth);
     match scanned {
         Ok(()) => scanner.replace_since(input.len(), b""),
@@ -74,7 +97,25 @@ pub fn normalise_into(output: &mut Vec<u8>, input: &[u8], max_depth: usize) -> R
     scanned
 }
 
+/// [`normalise`], in the same walk saying where the members of an object lie.
+///
+/// # Errors
+///
+/// As [`normalise`].
+pub fn normalise_members(input: &[u8], max_depth: usize) -> Result<Normal, JsonTextError> {
+    let mut text = Vec::with_capacity(input.len());
+    let mut scanner = Scanner::new(input, &mut text);
+    scanner.document(max_depth)?;
+    scanner.replace_since(input.len(), b"");
+    let (members, depth) = (scanner.members, scanner.depth);
+    Ok(Normal { text, members, depth })
+}
+
 impl<'a> Scanner<'a> {
+    fn new(input: &'a [u8], output: &'a mut Vec<u8>) -> Self {
+        Scanner { input, at: 0, output, copied: 0, members: Vec::new(), depth: 0 }
+    }
+
     fn document(&mut self, max_depth: usize) -> Result<(), JsonTextError> {
         let mut closers = Vec::new();
         loop {
@@ -89,9 +130,10 @@ impl<'a> Scanner<'a> {
                 Some(closer) => {
                     self.at += 1;
                     closers.push(closer);
+                    self.depth = self.depth.max(closers.len());
                     self.whitespace();
                     if self.peek() != Some(closer) {
-                        self.key_before_value(closer)?;
+                        self.key_before_value(&closers)?;
                         continue;
                     }
                 }
@@ -107,12 +149,16 @@ impl<'a> Scanner<'a> {
     fn next_value(&mut self, closers: &mut Vec<u8>) -> Result<bool, JsonTextError> {
         loop {
             self.whitespace();
+            let place = self.place();
+            if let ([_], Some(member)) = (closers.as_slice(), self.members.last_mut()) {
+                member.value.end = place;
+            }
             match (self.peek(), closers.last()) {
                 (None, None) => return Ok(false),
                 (Some(_), None) => return self.fail(JsonTextErrorKind::TrailingBytes),
-                (Some(b','), Some(&closer)) => {
+                (Some(b','), Some(_)) => {
                     self.at += 1;
-                    return self.key_before_value(closer).map(|()| true);
+                    return self.key_before_value(closers).map(|()| true);
                 }
                 (_, Some(&closer)) => {
                     self.expect(closer)?;
@@ -123,14 +169,25 @@ impl<'a> Scanner<'a> {
     }
 
     /// In an object, reads the key and the colon.
-    fn key_before_value(&mut self, closer: u8) -> Result<(), JsonTextError> {
-        if closer == b'}' {
+    fn key_before_value(&mut self, closers: &[u8]) -> Result<(), JsonTextError> {
+        if closers.last() == Some(&b'}') {
             self.whitespace();
+            let begin = self.place();
             self.string()?;
+            let end = self.place();
             self.whitespace();
             self.expect(b':')?;
+            if closers.len() == 1 {
+                let value = self.place()..self.place();
+                self.members.push(Member { name: begin..end, value });
+            }
         }
         Ok(())
+    }
+
+    /// Where what comes next will lie in the output.
+    fn place(&self) -> usize {
+        self.output.len() + self.at - self.copied
     }
 
     fn scalar(&mut self) -> Result<(), JsonTextError> {
@@ -304,90 +361,4 @@ fn code_unit(text: &[u8]) -> Option<u16> {
     digits
         .iter()
         .try_fold(0u16, |unit, digit| Some(unit << 4 | u16::try_from(char::from(*digit).to_digit(16)?).ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::Value as Json;
-
-    use super::*;
-    use crate::domain::json_equal::equal;
-    use crate::domain::json_samples::{any_json, dice, respelt};
-
-    const DEPTH: usize = 100;
-
-    #[test]
-    fn only_whitespace_and_line_ends_change() {
-        // A-15
-        let text =
-            " { \"b\" : [ 1.0e+2 , -0 ] ,\r\n\t\"a\":\"\\u0041 \\/ \u{2028}\u{2029}\u{85}é\", \"b\":{ } } ";
-        let expected = "{\"b\":[1.0e+2,-0],\"a\":\"\\u0041 \\/ \\u2028\\u2029\\u0085é\",\"b\":{}}";
-        assert_eq!(normalise(text.as_bytes(), DEPTH).as_deref(), Ok(expected.as_bytes()));
-        let mut output = b"before".to_vec();
-        assert!(normalise_into(&mut output, b"[1, 2, x]", DEPTH).is_err());
-        assert_eq!(output, b"before");
-    }
-
-    #[test]
-    fn what_is_not_strict_json_is_refused_with_its_place() {
-        use JsonTextErrorKind::*;
-        let cases: [(_, usize, &[&[u8]]); 12] = [
-            (UnexpectedEnd, 0, &[b""]),
-            (UnexpectedEnd, 2, &[b"\"a", b"1.", b"[1", b"tr", b"1e", b"{ "]),
-            (UnexpectedByte, 0, &[b"NaN", b"+1", b".5", b"\xEF\xBB\xBF1", b"'a'", b"]"]),
-            (UnexpectedByte, 1, &[b"{a:1}", b"-x", b"[,1]", b"{]", b"nUll", b"{1:2}"]),
-            (UnexpectedByte, 3, &[b"[1,]", b"[1 2]", b"[[]}"]),
-            (TrailingBytes, 1, &[b"01", b"1]", b"1\0"]),
-            (ControlCharacter, 1, &[b"\"\n\"", b"\"\0\""]),
-            (InvalidEscape, 1, &[b"\"\\x\"", b"\"\\u12\"", b"\"\\u+123\""]),
-            (LoneSurrogate, 1, &[b"\"\\ud800\"", b"\"\\udc00\\ud800\"", b"\"\\ud800\\u0041\""]),
-            (InvalidUtf8, 1, &[b"\"\xC0\x80\"", b"\"\xED\xA0\x80\"", b"\"\x80\"", b"\"\xE2\x80\""]),
-            (InvalidUtf8, 3, &[b"\"\xC3\xA9\x80\"", b"[\"a\xFF\"]"]),
-            (TooDeep, 2, &[b"[[[]]]", b"[[{}]]"]),
-        ];
-        for (kind, offset, texts) in cases {
-            for text in texts {
-                let refused = Err(JsonTextError { kind, offset });
-                assert_eq!(normalise(text, 2), refused, "{}", text.escape_ascii());
-            }
-        }
-        assert!(normalise(b"[{}]", 2).is_ok() && normalise(b"1", 0).is_ok());
-        let error = JsonTextError { kind: TooDeep, offset: 2 };
-        assert_eq!(error.to_string(), "the JSON text is nested too deeply at byte 2");
-    }
-
-    #[test]
-    fn a_deep_text_ends_without_recursion() {
-        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert!(normalise(deep.as_bytes(), usize::MAX).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn it_accepts_what_serde_json_accepts_and_numbers_of_any_size(
-            value in any_json(), seed: u64,
-            edits in prop::collection::vec((any::<usize>(), 0..30usize, 0..3u8), 0..4),
-        ) {
-            let mut text = respelt(&value, &mut dice(seed)).into_bytes();
-            for (at, byte, act) in edits {
-                let at = at % (text.len() + 1);
-                let byte = b"{}[]:,\"\\ud8cEe+-.019 \n\x00\x1f\x7f\x80\xa8\xc2\xe2\xf0tf"[byte];
-                match act {
-                    0 => text.insert(at, byte),
-                    1 => text.truncate(at),
-                    _ => drop(text.splice(at..text.len().min(at + 1), [byte])),
-                }
-            }
-            let (oracle, got) = (serde_json::from_slice::<Json>(&text), normalise(&text, DEPTH));
-            equal(&text, b"[{\"a\":0}]"); // an answer comes, whatever the text
-            if !oracle.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range")) {
-                prop_assert_eq!(oracle.is_ok(), got.is_ok(), "{} {:?}", text.escape_ascii(), got);
-            }
-            if let (Ok(value), Ok(got)) = (oracle, got) {
-                prop_assert_eq!(serde_json::from_slice::<Json>(&got).ok(), Some(value));
-                prop_assert_eq!(normalise(&got, DEPTH), Ok(got.clone()));
-            }
-        }
-    }
 }

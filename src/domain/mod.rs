@@ -21,6 +21,8 @@ pub mod json_equal;
 #[cfg(test)]
 mod json_samples;
 pub mod json_text;
+#[cfg(test)]
+mod json_text_tests;
 pub mod key;
 #[cfg(test)]
 mod key_tests;

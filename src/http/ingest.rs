@@ -37,5 +37,5 @@ pub(super) async fn push(
         &context.correlation_id,
     )?;
     let answer = state.ingest.push(&caller, parsed, &context.correlation_id).await?;
-    Ok(reply::json(StatusCode::OK, &context, serde_json::to_value(answer).unwrap_or_default()))
+    Ok(reply::long_json(StatusCode::OK, &context, &answer))
 }

@@ -3,6 +3,7 @@
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::extract::Context;
@@ -13,6 +14,19 @@ pub(super) fn json(status: StatusCode, context: &Context, mut body: Value) -> Re
         object.insert("correlation_id".to_owned(), Value::from(context.correlation_id.as_str()));
     }
     raw_json(status, body.to_string().into_bytes())
+}
+
+/// The same, written as it is read: for answers that may be long.
+pub(super) fn long_json(status: StatusCode, context: &Context, body: &impl Serialize) -> Response {
+    let body = WithCorrelation { body, correlation_id: &context.correlation_id };
+    raw_json(status, serde_json::to_vec(&body).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct WithCorrelation<'a, T> {
+    #[serde(flatten)]
+    body: &'a T,
+    correlation_id: &'a str,
 }
 
 /// An answer that is JSON text already.

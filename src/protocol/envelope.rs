@@ -3,17 +3,20 @@
 //! The event object keeps its bytes, but for insignificant whitespace. Only the fields the gateway needs
 //! are read; everything else passes through unseen.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json_fields::{Fields, InvalidBody};
+use super::json_fields::InvalidBody;
 use crate::domain::event::NewEvent;
 use crate::domain::id::{AgentId, EventId, RunId, TenantId};
+use crate::domain::json_text::{self, Normal};
+use crate::domain::limits;
 use crate::domain::run::RunStatus;
-use crate::domain::{json_text, limits};
 
 /// Event types that end a run, with the status they say, beside AgentOS' own.
 pub type TerminalTypes = BTreeMap<String, RunStatus>;
@@ -58,93 +61,103 @@ struct FederationFields {
 
 /// Reads one entry: an envelope, or a flat event.
 pub fn parse(raw: &RawValue, terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
-    let outer = Fields::of("event".to_owned(), raw).map_err(|error| invalid(None, &error))?;
-    let inner = outer.find("event").filter(|inner| inner.get().starts_with('{'));
-    let federation = outer
-        .find("federation")
-        .filter(|_| inner.is_some())
-        .and_then(|federation| serde_json::from_str::<FederationFields>(federation.get()).ok())
-        .unwrap_or_default();
-    let parsed = parse_event(inner.unwrap_or(raw).get().as_bytes(), terminal, federation.derived)?;
-    Ok(ParsedEvent { origin: federation.origin_peer, ..parsed })
-}
-
-fn parse_event(text: &[u8], terminal: &TerminalTypes, derived: bool) -> Result<ParsedEvent, InvalidEvent> {
-    let json = json_text::normalise(text, limits::JSON_DEPTH)
-        .map_err(|error| invalid(None, &InvalidBody::NotJson(error.to_string())))?;
-    let fields = EventFields::read(&json)?;
-    // Counted as it is stored and sent on, so that what one gateway takes the next one takes too.
-    if json.len() > limits::EVENT_BYTES {
-        return Err(too_large(fields.known_id()));
-    }
-    let kind = fields.id("type", |text| Some(text.to_owned()))?;
-    let said = RunStatus::from_terminal_event_type(&kind).or_else(|| terminal.get(&kind).copied());
-    let (tenant, run) = (
-        fields.id("tenant_id", |t| TenantId::parse(t).ok())?,
-        fields.id("run_id", |t| RunId::parse(t).ok())?,
-    );
-    let agent = fields.text("agent_id").and_then(|text| AgentId::parse(&text).ok());
-    let event = NewEvent {
-        event_id: fields.id("event_id", |t| EventId::parse(t).ok())?,
-        sequence: fields.sequence()?,
-        terminal: said,
-        starts_work: kind != "agentos.run.created" && kind != "agentos.run.queued",
-        derived,
-        json: Bytes::new(),
+    // An envelope is one level more than the event in it.
+    let whole = EventText::read(raw.get().as_bytes(), limits::JSON_DEPTH + 1)?;
+    let inner = whole.find("event").filter(|inner| inner.starts_with(b"{"));
+    let Some(inner) = inner else {
+        if whole.normal.depth > limits::JSON_DEPTH {
+            return Err(too_deep());
+        }
+        return parse_event(whole, terminal, FederationFields::default());
     };
-    Ok(ParsedEvent { tenant, run, agent, origin: None, event: NewEvent { json: Bytes::from(json), ..event } })
+    let federation = whole.find("federation").and_then(|text| serde_json::from_slice(text).ok());
+    parse_event(EventText::read(inner, limits::JSON_DEPTH)?, terminal, federation.unwrap_or_default())
 }
 
-/// The fields the gateway reads, still as text. Duplicate names are refused by the derived reader.
-#[derive(Deserialize)]
-struct EventFields<'a> {
-    #[serde(borrow, default)]
-    event_id: Option<&'a RawValue>,
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    tenant_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    run_id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    agent_id: Option<&'a RawValue>,
-    // `null` is a value here: the sequence given to the event would stand beside it, under the same name.
-    #[serde(borrow, default, deserialize_with = "even_null")]
-    sequence: Option<&'a RawValue>,
+fn parse_event(
+    text: EventText,
+    terminal: &TerminalTypes,
+    federation: FederationFields,
+) -> Result<ParsedEvent, InvalidEvent> {
+    // Two readers of an event must not see two runs in it.
+    if let Some(name) = text.repeated {
+        return Err(invalid(None, &InvalidBody::field("event", format!("has `{name}` twice"))));
+    }
+    // Counted as it is stored and sent on, so that what one gateway takes the next one takes too.
+    if text.normal.text.len() > limits::EVENT_BYTES {
+        return Err(too_large(text.known_id()));
+    }
+    let kind = text.id("type", Some)?;
+    let said = RunStatus::from_terminal_event_type(&kind).or_else(|| terminal.get(&*kind).copied());
+    let starts_work = kind != "agentos.run.created" && kind != "agentos.run.queued";
+    let (tenant, run) =
+        (text.id("tenant_id", |t| TenantId::parse(&t).ok())?, text.id("run_id", |t| RunId::parse(&t).ok())?);
+    let agent = text.string("agent_id").and_then(|text| AgentId::parse(&text).ok());
+    let (event_id, sequence) = (text.id("event_id", |t| EventId::parse(&t).ok())?, text.sequence()?);
+    let (derived, json) = (federation.derived, Bytes::from(text.normal.text));
+    let event = NewEvent { event_id, sequence, terminal: said, starts_work, derived, json };
+    Ok(ParsedEvent { tenant, run, agent, origin: federation.origin_peer, event })
 }
 
-impl<'a> EventFields<'a> {
-    fn read(json: &'a [u8]) -> Result<Self, InvalidEvent> {
-        serde_json::from_slice(json)
-            .map_err(|error| invalid(None, &InvalidBody::field("event", error.to_string())))
+/// The fields the gateway reads: of an event, and of an envelope.
+const FIELDS: [&str; 8] =
+    ["event_id", "type", "tenant_id", "run_id", "agent_id", "sequence", "event", "federation"];
+
+/// An object in normal form, whose fields are read where they lie.
+struct EventText {
+    normal: Normal,
+    /// Where the value of each of [`FIELDS`] lies. Of a name that comes twice, the last one counts.
+    values: [Option<Range<usize>>; FIELDS.len()],
+    repeated: Option<&'static str>,
+}
+
+impl EventText {
+    fn read(text: &[u8], max_depth: usize) -> Result<Self, InvalidEvent> {
+        if !text.starts_with(b"{") {
+            return Err(invalid(None, &InvalidBody::field("event", "must be an object")));
+        }
+        let normal = json_text::normalise_members(text, max_depth)
+            .map_err(|error| invalid(None, &InvalidBody::NotJson(error.to_string())))?;
+        let (mut values, mut repeated) = ([const { None }; FIELDS.len()], None);
+        for member in &normal.members {
+            let name = normal.text.get(member.name.clone()).and_then(unquoted);
+            if let Some(at) = name.and_then(|name| FIELDS.iter().position(|field| *field == name))
+                && values[at].replace(member.value.clone()).is_some()
+            {
+                repeated = Some(FIELDS[at]);
+            }
+        }
+        Ok(EventText { normal, values, repeated })
     }
 
-    fn text(&self, name: &str) -> Option<String> {
-        let raw = match name {
-            "event_id" => self.event_id,
-            "type" => self.kind,
-            "tenant_id" => self.tenant_id,
-            "run_id" => self.run_id,
-            _ => self.agent_id,
-        };
-        raw.and_then(|raw| serde_json::from_str(raw.get()).ok())
+    /// The text of a field; `null` counts as one.
+    fn find(&self, name: &str) -> Option<&[u8]> {
+        let at = FIELDS.iter().position(|field| *field == name)?;
+        self.normal.text.get(self.values[at].clone()?)
+    }
+
+    fn string(&self, name: &str) -> Option<Cow<'_, str>> {
+        unquoted(self.find(name)?)
     }
 
     /// A required field with the form of an id.
-    fn id<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, InvalidEvent> {
-        self.text(name)
-            .filter(|text| crate::domain::id::is_id(text))
-            .and_then(|text| parse(&text))
-            .ok_or_else(|| {
-                let expected = "is required and must be 1 to 128 visible ASCII characters (! to ~)";
-                invalid(self.known_id(), &InvalidBody::field(name, expected))
-            })
+    fn id<'a, T>(
+        &'a self,
+        name: &str,
+        parse: impl FnOnce(Cow<'a, str>) -> Option<T>,
+    ) -> Result<T, InvalidEvent> {
+        self.string(name).filter(|text| crate::domain::id::is_id(text)).and_then(parse).ok_or_else(|| {
+            let expected = "is required and must be 1 to 128 visible ASCII characters (! to ~)";
+            invalid(self.known_id(), &InvalidBody::field(name, expected))
+        })
     }
 
     fn sequence(&self) -> Result<Option<u64>, InvalidEvent> {
-        let Some(raw) = self.sequence else { return Ok(None) };
-        let plain = raw.get().bytes().all(|byte| byte.is_ascii_digit());
-        let value = plain.then(|| raw.get().parse::<u64>().ok()).flatten();
+        // `null` is a value here: the sequence given to the event would stand beside it, under the same name.
+        let Some(text) = self.find("sequence") else { return Ok(None) };
+        let plain =
+            std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let value = plain.and_then(|text| text.parse::<u64>().ok());
         value.filter(|value| (1..=crate::domain::event::MAX_SEQUENCE).contains(value)).map(Some).ok_or_else(
             || {
                 let most = crate::domain::event::MAX_SEQUENCE;
@@ -155,8 +168,17 @@ impl<'a> EventFields<'a> {
     }
 
     fn known_id(&self) -> Option<String> {
-        self.text("event_id").filter(|text| crate::domain::id::is_id(text))
+        self.string("event_id").filter(|text| crate::domain::id::is_id(text)).map(Cow::into_owned)
     }
+}
+
+/// The string that a JSON text is, if it is one; copied only if it has escapes.
+fn unquoted(text: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inner.contains(&b'\\') {
+        return serde_json::from_slice(text).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
 }
 
 fn invalid(event_id: Option<String>, error: &InvalidBody) -> InvalidEvent {
@@ -167,8 +189,9 @@ fn invalid(event_id: Option<String>, error: &InvalidBody) -> InvalidEvent {
     InvalidEvent { event_id, field, reason: limits::clean_reason(&error.to_string()), too_large: false }
 }
 
-fn even_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+fn too_deep() -> InvalidEvent {
+    let reason = format!("the JSON text is nested more than {} deep", limits::JSON_DEPTH);
+    invalid(None, &InvalidBody::NotJson(reason))
 }
 
 fn too_large(event_id: Option<String>) -> InvalidEvent {

@@ -3,8 +3,13 @@
 //! Values stay raw text until a field is asked for, so numbers never pass through floats, and an error
 //! can name the field and what is allowed there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::domain::{json_text, limits};
@@ -32,11 +37,43 @@ impl InvalidBody {
     }
 }
 
-/// One JSON object whose values are still text.
+/// One JSON object whose values are still text. Of a name that comes twice, the last one counts.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     path: String,
-    values: BTreeMap<String, &'a RawValue>,
+    members: Members<'a>,
+}
+
+/// The members, in the order of the text.
+#[derive(Debug, Clone)]
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+/// A name that is copied only if it has escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnObject;
+
+        impl<'de> Visitor<'de> for AnObject {
+            type Value = Members<'de>;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Name(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(AnObject)
+    }
 }
 
 /// Brings a body into normal form (see [`json_text::normalise`]), or says why it is not JSON.
@@ -47,14 +84,19 @@ pub fn normalised(body: &[u8]) -> Result<Vec<u8>, InvalidBody> {
 impl<'a> Fields<'a> {
     /// The object a whole body is.
     pub fn of_body(body: &'a [u8]) -> Result<Self, InvalidBody> {
-        let raw = serde_json::from_slice(body).map_err(|error| InvalidBody::NotJson(error.to_string()))?;
-        Self::of(String::new(), raw)
+        match serde_json::from_slice(body) {
+            Ok(members) => Ok(Fields { path: String::new(), members }),
+            Err(error) if error.classify() == Category::Data => {
+                Err(InvalidBody::field("body", "must be a JSON object"))
+            }
+            Err(error) => Err(InvalidBody::NotJson(error.to_string())),
+        }
     }
 
     /// The object at `path`.
     pub fn of(path: String, raw: &'a RawValue) -> Result<Self, InvalidBody> {
         match serde_json::from_str(raw.get()) {
-            Ok(values) => Ok(Fields { path, values }),
+            Ok(members) => Ok(Fields { path, members }),
             Err(_) if path.is_empty() => Err(InvalidBody::field("body", "must be a JSON object")),
             Err(_) => Err(InvalidBody::field(path, "must be an object")),
         }
@@ -67,12 +109,16 @@ impl<'a> Fields<'a> {
 
     /// The text of a field; `null` counts as absent.
     pub fn find(&self, name: &str) -> Option<&'a RawValue> {
-        self.values.get(name).copied().filter(|raw| raw.get() != "null")
+        self.get(name).filter(|raw| raw.get() != "null")
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.members.0.iter().rev().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
     /// Whether the field is there at all, be it `null`.
     pub fn has(&self, name: &str) -> bool {
-        self.values.contains_key(name)
+        self.get(name).is_some()
     }
 
     /// The object in a field, if it is there.
@@ -104,7 +150,7 @@ impl<'a> Fields<'a> {
 
     /// The values, by name.
     pub fn into_values(self) -> BTreeMap<String, &'a RawValue> {
-        self.values
+        self.members.0.into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
     }
 
     fn parse<T: serde::Deserialize<'a>>(&self, name: &str, expected: &str) -> Result<Option<T>, InvalidBody> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::OwnedSemaphorePermit;
@@ -141,15 +142,17 @@ impl Forwarder {
     }
 
     async fn try_create(&self, command: ForwardCommand) -> Result<Forwarded, Problem> {
-        // A caller that repeats a key hears of its forward, whatever holds for new ones.
-        if let Some(known) = self.find_known(&command).await? {
-            return known;
-        }
         let begun_ms = self.shared.clock.now_ms();
-        let place = self.find_place(&command).await?;
-        if let Some(problem) = place.peer.refuse_body(command.meaning.len()) {
-            return Err(problem);
-        }
+        // Writing the intent asks for the key again: while there is a place, that is soon enough.
+        let place = match self.find_place(&command).now_or_never() {
+            Some(Ok(place)) => place,
+            // A caller that repeats a key hears of its forward, whatever holds for new ones.
+            refused => match (self.find_known(&command).await?, refused) {
+                (Some(known), _) => return known,
+                (None, Some(Err(problem))) => return Err(problem),
+                (None, _) => self.find_place(&command).await?,
+            },
+        };
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
         // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
         let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
@@ -200,6 +203,9 @@ impl Forwarder {
         }
         self.refuse_circle(command)?;
         let peer = self.choose_peer(command)?;
+        if let Some(problem) = peer.refuse_body(command.meaning.len()) {
+            return Err(problem);
+        }
         if command.respond_async {
             return Ok(ChosenPlace { peer, permit: None });
         }

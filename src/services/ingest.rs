@@ -2,10 +2,11 @@
 //!
 //! One bad entry never spoils its neighbours; the good ones are one durable unit.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -13,7 +14,7 @@ use super::identity::Caller;
 use super::refusal::quota_exceeded;
 use crate::clock::Clock;
 use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
-use crate::domain::id::{EventId, RunId};
+use crate::domain::id::EventId;
 use crate::domain::{json_equal, limits};
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::envelope::{self, InvalidEvent, ParsedEvent, TerminalTypes};
@@ -50,7 +51,7 @@ pub struct IngestAnswer {
 #[derive(Debug, Clone, Serialize)]
 pub struct EntryResult {
     /// Its id, when it could be read.
-    pub event_id: Option<String>,
+    pub event_id: Option<EventId>,
     /// Where the log holds it.
     pub sequence: Option<u64>,
     /// `stored`, `duplicate`, `conflict` or `rejected`.
@@ -60,7 +61,7 @@ pub struct EntryResult {
     pub code: Option<&'static str>,
     /// Why not, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Cow<'static, str>>,
 }
 
 /// Takes apart a JSON body in any of the three AgentOS shapes. Only as deep as the list of entries: each of
@@ -93,6 +94,17 @@ fn check_count(count: usize) -> Result<(), Problem> {
     Err(InvalidBody::field("events", expected).into())
 }
 
+/// Where an entry of the batch stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Among the results.
+    result: usize,
+    /// In the batch, the first entry with its id.
+    first: usize,
+    /// Of a first entry: the log said that it holds this id.
+    is_held: bool,
+}
+
 /// Takes pushed events.
 #[derive(Clone)]
 pub struct Ingest {
@@ -117,9 +129,9 @@ impl Ingest {
         correlation_id: &str,
     ) -> Result<IngestAnswer, Problem> {
         let mut results = Vec::with_capacity(body.entries.len());
-        let mut batch = Vec::new();
-        let mut places = Vec::new();
-        let mut first: HashMap<(RunId, EventId), Bytes> = HashMap::new();
+        let mut batch: Vec<BatchEntry> = Vec::with_capacity(body.entries.len());
+        let mut places: Vec<Place> = Vec::with_capacity(body.entries.len());
+        let mut first = HashMap::with_capacity(body.entries.len());
         for raw in body.entries {
             let entry = raw.map_err(not_json).and_then(|raw| envelope::parse(raw, &self.terminal));
             let mut parsed = match entry {
@@ -132,32 +144,37 @@ impl Ingest {
             let names = caller.peer.as_ref().map(|peer| peer.tenant_names());
             let is_named = names.is_none_or(|names| parsed.translate(names));
             if !is_named || parsed.tenant != caller.tenant {
-                results.push(foreign_tenant(&parsed));
+                results.push(foreign_tenant(parsed));
                 continue;
             }
-            if let Some(result) = spoofed(caller, &parsed) {
-                results.push(result);
+            if is_spoofed(caller, &parsed) {
+                results.push(spoofed(parsed));
                 continue;
             }
             let id = (parsed.run.clone(), parsed.event.event_id.clone());
             results.push(repeated(&parsed)); // overwritten by what the log answers
-            if first.get(&id).is_some_and(|before| json_equal::equal(before, &parsed.event.json)) {
-                continue;
-            }
-            // An id that comes again with other content is for the log to judge, as in two requests.
-            first.entry(id.clone()).or_insert_with(|| parsed.event.json.clone());
-            places.push((results.len() - 1, id));
+            let first = match first.entry(id) {
+                Entry::Vacant(free) => *free.insert(places.len()),
+                Entry::Occupied(held)
+                    if json_equal::equal(&batch[*held.get()].event.json, &parsed.event.json) =>
+                {
+                    continue;
+                }
+                // An id that comes again with other content is for the log to judge, as in two requests.
+                Entry::Occupied(held) => *held.get(),
+            };
+            places.push(Place { result: results.len() - 1, first, is_held: false });
             let key = RunKey { tenant: parsed.tenant, run: parsed.run };
             batch.push(BatchEntry { key, agent: parsed.agent, event: parsed.event });
         }
         let appended =
             if batch.is_empty() { Vec::new() } else { self.append(caller, batch, correlation_id).await? };
-        let mut held = HashSet::new();
-        for ((place, id), outcome) in places.into_iter().zip(appended) {
-            let result = entry_result(&id.1, &outcome);
+        for (at, outcome) in appended.iter().enumerate() {
+            let Place { result, first, .. } = places[at];
+            let is_held = matches!(outcome, Appended::Stored(_) | Appended::Duplicate(_));
             // A duplicate of what this request has brought already stays a repeat inside the request.
-            if !matches!(outcome, Appended::Stored(_) | Appended::Duplicate(_)) || held.insert(id) {
-                results[place] = result;
+            if !is_held || !std::mem::replace(&mut places[first].is_held, true) {
+                results[result].hear(outcome);
             }
         }
         Ok(self.sum_up(results))
@@ -189,12 +206,10 @@ impl Ingest {
 
     fn sum_up(&self, results: Vec<EntryResult>) -> IngestAnswer {
         let mut answer = IngestAnswer::default();
+        let mut stored = 0;
         for result in &results {
             match (result.status, result.code) {
-                ("stored", _) => {
-                    answer.accepted += 1;
-                    self.metrics.events_stored.inc();
-                }
+                ("stored", _) => stored += 1,
                 ("duplicate", code) => {
                     answer.duplicates += 1;
                     self.metrics.events_duplicate.inc();
@@ -213,6 +228,8 @@ impl Ingest {
                 }
             }
         }
+        self.metrics.events_stored.inc_by(stored);
+        answer.accepted += stored;
         answer.results = results;
         answer
     }
@@ -227,55 +244,62 @@ fn not_json(reason: String) -> InvalidEvent {
     }
 }
 
-fn rejected(event_id: Option<String>, code: &'static str, reason: String) -> EntryResult {
-    EntryResult { event_id, sequence: None, status: "rejected", code: Some(code), reason: Some(reason) }
+fn rejected(
+    event_id: Option<EventId>,
+    code: &'static str,
+    reason: impl Into<Cow<'static, str>>,
+) -> EntryResult {
+    let reason = Some(reason.into());
+    EntryResult { event_id, sequence: None, status: "rejected", code: Some(code), reason }
 }
 
 fn rejected_invalid(invalid: InvalidEvent) -> EntryResult {
     let code = if invalid.too_large { ErrorCode::PayloadTooLarge.as_str() } else { "invalid_event" };
-    rejected(invalid.event_id, code, invalid.reason)
+    let event_id = invalid.event_id.and_then(|id| EventId::parse(&id).ok());
+    rejected(event_id, code, invalid.reason)
 }
 
-fn foreign_tenant(parsed: &ParsedEvent) -> EntryResult {
-    let reason = "the event belongs to another tenant than the request".to_owned();
-    rejected(Some(parsed.event.event_id.to_string()), "origin_mismatch", reason)
+fn foreign_tenant(parsed: ParsedEvent) -> EntryResult {
+    let reason = "the event belongs to another tenant than the request";
+    rejected(Some(parsed.event.event_id), "origin_mismatch", reason)
 }
 
 /// Nobody pushes for another peer: an event that names an origin names the one that pushes it.
-fn spoofed(caller: &Caller, parsed: &ParsedEvent) -> Option<EntryResult> {
-    let origin = parsed.origin.as_deref()?;
-    let is_own = caller.peer.as_ref().is_some_and(|peer| peer.id().as_str() == origin);
+fn is_spoofed(caller: &Caller, parsed: &ParsedEvent) -> bool {
+    let Some(origin) = parsed.origin.as_deref() else { return false };
+    !caller.peer.as_ref().is_some_and(|peer| peer.id().as_str() == origin)
+}
+
+fn spoofed(parsed: ParsedEvent) -> EntryResult {
     let reason = "the event says that it comes from another peer than the one that pushes it";
-    (!is_own).then(|| rejected(Some(parsed.event.event_id.to_string()), "origin_mismatch", reason.to_owned()))
+    rejected(Some(parsed.event.event_id), "origin_mismatch", reason)
 }
 
 fn repeated(parsed: &ParsedEvent) -> EntryResult {
     EntryResult {
-        event_id: Some(parsed.event.event_id.to_string()),
+        event_id: Some(parsed.event.event_id.clone()),
         sequence: parsed.event.sequence,
         status: "duplicate",
         code: Some("duplicate_in_request"),
-        reason: Some("the request holds this event id more than once; the first one counts".to_owned()),
+        reason: Some("the request holds this event id more than once; the first one counts".into()),
     }
 }
 
-fn entry_result(id: &EventId, outcome: &Appended) -> EntryResult {
-    let event_id = Some(id.to_string());
-    match outcome {
-        Appended::Stored(sequence) => {
-            EntryResult { event_id, sequence: Some(*sequence), status: "stored", code: None, reason: None }
-        }
-        Appended::Duplicate(sequence) => {
-            EntryResult { event_id, sequence: Some(*sequence), status: "duplicate", code: None, reason: None }
-        }
-        Appended::Conflict(kind, held) => EntryResult {
-            event_id,
-            sequence: Some(*held),
-            status: "conflict",
-            code: Some("event_conflict"),
-            reason: Some(conflict_reason(*kind, *held)),
-        },
-        Appended::Rejected(rejection) => rejected(event_id, rejection.code(), rejection.to_string()),
+impl EntryResult {
+    /// Becomes what the log answered.
+    fn hear(&mut self, outcome: &Appended) {
+        let (sequence, status, code, reason) = match outcome {
+            Appended::Stored(sequence) => (Some(*sequence), "stored", None, None),
+            Appended::Duplicate(sequence) => (Some(*sequence), "duplicate", None, None),
+            Appended::Conflict(kind, held) => {
+                (Some(*held), "conflict", Some("event_conflict"), Some(conflict_reason(*kind, *held)))
+            }
+            Appended::Rejected(rejection) => {
+                (None, "rejected", Some(rejection.code()), Some(rejection.to_string()))
+            }
+        };
+        let event_id = self.event_id.take();
+        *self = EntryResult { event_id, sequence, status, code, reason: reason.map(Cow::Owned) };
     }
 }
 

@@ -80,8 +80,14 @@ impl Store {
             .run_or_refuse(bytes, move |unit| {
                 let held = unit.bytes_before(&entries, quotas)?;
                 let mut results = Vec::with_capacity(entries.len());
+                let mut last: Option<(&RunKey, i64)> = None;
                 for entry in &entries {
-                    let stream_no = unit.stream_for(&entry.key, &sender, entry.agent.as_ref())?;
+                    // Most batches are of one run.
+                    let stream_no = match last.filter(|(key, _)| **key == entry.key) {
+                        Some((_, stream_no)) => stream_no,
+                        None => unit.stream_for(&entry.key, &sender, entry.agent.as_ref())?,
+                    };
+                    last = Some((&entry.key, stream_no));
                     results.push(unit.append(stream_no, &sender, &entry.event)?);
                 }
                 for (tenant, before) in held {

@@ -29,8 +29,7 @@ pub(super) fn check_version() -> Result<(), StoreError> {
 
 /// Opens the one connection that writes.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    shared_pragmas(&connection)?;
+    let connection = open(path)?;
     // FULL: the answer leaves after the commit is on disk, not after it is in the page cache.
     connection.pragma_update(
         None,
@@ -45,21 +44,22 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 
 /// Opens a connection that reads pages of events.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    shared_pragmas(&connection)?;
+    let connection = open(path)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
 /// Opens the connection that moves the write-ahead log into the database file.
 pub(super) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    shared_pragmas(&connection)?;
+    let connection = open(path)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
 }
 
-fn shared_pragmas(connection: &Connection) -> Result<(), StoreError> {
+/// One thread at a time uses a connection, which Rust sees to: SQLite need not lock it at every call.
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
     // Another connection may hold a lock for the moment of a checkpoint.
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "foreign_keys", true)?;
@@ -71,7 +71,7 @@ fn shared_pragmas(connection: &Connection) -> Result<(), StoreError> {
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", CACHE_KIB)?;
-    Ok(())
+    Ok(connection)
 }
 
 /// Opens the pool for everything that is not the log, creates the file and brings the schema up to date.

@@ -20,7 +20,12 @@ pub(super) fn pack(event_id: &str) -> Vec<u8> {
         .unwrap_or_else(|| [&[0], event_id.as_bytes()].concat())
 }
 
-fn packed(event_id: &str, digits: usize, form: u8, parse: fn(&str) -> Option<u128>) -> Option<Vec<u8>> {
+fn packed(
+    event_id: &str,
+    digits: usize,
+    form: u8,
+    parse: impl FnOnce(&str) -> Option<u128>,
+) -> Option<Vec<u8>> {
     let split = event_id.len().checked_sub(digits)?;
     let (prefix, tail) = (event_id.get(..split)?, event_id.get(split..)?);
     let value = parse(tail)?;
@@ -28,14 +33,23 @@ fn packed(event_id: &str, digits: usize, form: u8, parse: fn(&str) -> Option<u12
 }
 
 fn parse_hex(text: &str) -> Option<u128> {
-    let plain = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    plain.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+    text.bytes().try_fold(0, hex_digit)
 }
 
 fn parse_uuid(text: &str) -> Option<u128> {
-    let hyphens = [8, 13, 18, 23].iter().all(|at| text.as_bytes().get(*at) == Some(&b'-'));
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    (hyphens && digits.len() == 32).then(|| parse_hex(&digits)).flatten()
+    text.bytes().enumerate().try_fold(0, |value, (at, byte)| match at {
+        8 | 13 | 18 | 23 => (byte == b'-').then_some(value),
+        _ => hex_digit(value, byte),
+    })
+}
+
+fn hex_digit(value: u128, byte: u8) -> Option<u128> {
+    let digit = match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => return None,
+    };
+    Some(value << 4 | u128::from(digit))
 }
 
 fn parse_ulid(text: &str) -> Option<u128> {

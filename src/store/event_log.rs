@@ -173,18 +173,21 @@ impl Unit<'_> {
 
     /// Inserts the row; answers false when the id is held already.
     fn insert(
-        &self,
+        &mut self,
         stream_no: i64,
         sequence: u64,
         key: &[u8],
         derived: bool,
         json: &[u8],
     ) -> Result<bool, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "INSERT INTO events (position, event_key, received_at, flags, checksum, json)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT DO NOTHING",
-        )?;
+        let statement = match &mut self.insert_event {
+            Some(statement) => statement,
+            none => none.insert(self.connection.prepare_cached(
+                "INSERT INTO events (position, event_key, received_at, flags, checksum, json)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                 ON CONFLICT DO NOTHING",
+            )?),
+        };
         let flags = if derived { DERIVED } else { 0 };
         let inserted = statement.execute(params![
             position(stream_no, sequence),
@@ -399,9 +402,8 @@ fn is_same(event: &NewEvent, held: &Held) -> bool {
 fn numbered(json: &Bytes, sequence: u64) -> Bytes {
     let Some(rest) = json.strip_prefix(b"{") else { return json.clone() };
     let comma = if rest.starts_with(b"}") { "" } else { "," };
-    let mut numbered = format!("{{\"sequence\":{sequence}{comma}").into_bytes();
-    numbered.extend_from_slice(rest);
-    Bytes::from(numbered)
+    let begin = format!("{{\"sequence\":{sequence}{comma}");
+    Bytes::from([begin.as_bytes(), rest].concat())
 }
 
 fn held(row: &rusqlite::Row<'_>) -> Result<Held, rusqlite::Error> {

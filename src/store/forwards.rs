@@ -3,6 +3,7 @@
 //! Invariant: the intent and its idempotency key are one transaction, and so are the answer, the run and
 //! its place in the forward index. There is no moment at which one exists without the other.
 
+use rusqlite::types::FromSql;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
@@ -343,59 +344,60 @@ pub(super) fn find_by_key(
     load(connection, &id).map(Some)
 }
 
+/// The columns of a row, taken in the order of [`COLUMNS`]: to find each by its name costs more than the rest.
+struct InOrder<'a, 'stmt> {
+    row: &'a Row<'stmt>,
+    next: usize,
+}
+
+impl InOrder<'_, '_> {
+    fn take<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        self.next += 1;
+        self.row.get(self.next - 1)
+    }
+}
+
 /// Two layers of failure: what SQLite says, and what the row says.
 fn decode(row: &Row<'_>) -> rusqlite::Result<Result<ForwardRecord, StoreError>> {
-    let id: String = row.get("forward_id")?;
-    let tenant: String = row.get("tenant_id")?;
-    let principal: String = row.get("principal_id")?;
-    let peer: String = row.get("peer_id")?;
-    let agent: String = row.get("agent_id")?;
-    let state: String = row.get("state")?;
-    let attempts: String = row.get("attempts")?;
-    let run_id: Option<String> = row.get("run_id")?;
-    let run_status: Option<String> = row.get("run_status")?;
+    let mut columns = InOrder { row, next: 0 };
+    let id: String = columns.take()?;
     let inconsistent = |column| StoreError::Inconsistent { table: "forwards", column, row: id.clone() };
-    let parse = || {
-        Ok((
-            ForwardId::parse(&id).map_err(|_| inconsistent("forward_id"))?,
-            TenantId::parse(&tenant).map_err(|_| inconsistent("tenant_id"))?,
-            PrincipalId::parse(&principal).map_err(|_| inconsistent("principal_id"))?,
-            PeerId::parse(&peer).map_err(|_| inconsistent("peer_id"))?,
-            AgentId::parse(&agent).map_err(|_| inconsistent("agent_id"))?,
-            ForwardState::find(&state).ok_or_else(|| inconsistent("state"))?,
-            serde_json::from_str(&attempts).map_err(|_| inconsistent("attempts"))?,
-        ))
-    };
-    let (forward_id, tenant, principal, peer, agent, state, attempts) = match parse() {
-        Ok(parts) => parts,
-        Err(error) => return Ok(Err(error)),
-    };
+    macro_rules! parse {
+        ($column:literal, $parse:expr) => {{
+            let text: String = columns.take()?;
+            match $parse(&text) {
+                Some(value) => value,
+                None => return Ok(Err(inconsistent($column))),
+            }
+        }};
+    }
+    let Ok(forward_id) = ForwardId::parse(&id) else { return Ok(Err(inconsistent("forward_id"))) };
     Ok(Ok(ForwardRecord {
         forward_id,
-        tenant,
-        principal,
-        peer,
-        agent,
-        request: row.get("request")?,
-        downstream_key: row.get("downstream_key")?,
-        state,
-        outcome: row.get("outcome")?,
-        background: row.get("background")?,
-        correlation_id: row.get("correlation_id")?,
-        traceparent: row.get("traceparent")?,
-        attempts,
-        attempts_total: row.get::<_, i64>("attempts_total")? as u64,
-        created_at_ms: row.get("created_at")?,
-        updated_at_ms: row.get("updated_at")?,
-        first_sent_at_ms: row.get("first_sent_at")?,
-        deadline_at_ms: row.get("deadline_at")?,
-        next_attempt_at_ms: row.get("next_attempt_at")?,
-        run_id: run_id.and_then(|id| RunId::parse(&id).ok()),
-        remote_run_id: row.get("remote_run_id")?,
-        remote_events_url: row.get("remote_events_url")?,
-        run_status: run_status.as_deref().and_then(RunStatus::find),
-        answer: row.get("answer")?,
-        error: row.get("error")?,
-        via: row.get("via")?,
+        tenant: parse!("tenant_id", |text| TenantId::parse(text).ok()),
+        principal: parse!("principal_id", |text| PrincipalId::parse(text).ok()),
+        peer: parse!("peer_id", |text| PeerId::parse(text).ok()),
+        agent: parse!("agent_id", |text| AgentId::parse(text).ok()),
+        request: columns.take()?,
+        downstream_key: columns.take()?,
+        state: parse!("state", ForwardState::find),
+        outcome: columns.take()?,
+        background: columns.take()?,
+        correlation_id: columns.take()?,
+        traceparent: columns.take()?,
+        attempts: parse!("attempts", |text| serde_json::from_str(text).ok()),
+        attempts_total: columns.take::<i64>()? as u64,
+        created_at_ms: columns.take()?,
+        updated_at_ms: columns.take()?,
+        first_sent_at_ms: columns.take()?,
+        deadline_at_ms: columns.take()?,
+        next_attempt_at_ms: columns.take()?,
+        run_id: columns.take::<Option<String>>()?.and_then(|id| RunId::parse(&id).ok()),
+        remote_run_id: columns.take()?,
+        remote_events_url: columns.take()?,
+        run_status: columns.take::<Option<String>>()?.as_deref().and_then(RunStatus::find),
+        answer: columns.take()?,
+        error: columns.take()?,
+        via: columns.take()?,
     }))
 }

@@ -32,9 +32,21 @@ pub(super) struct StreamHead {
     pub(super) lost: Option<Arc<str>>,
     pub(super) event_count: u64,
     pub(super) byte_count: u64,
-    /// The bytes that its row, and its tenant's usage, know of.
-    saved_bytes: u64,
     pub(super) finished_at_ms: Option<i64>,
+    saved: Saved,
+}
+
+/// What the row of a stream knows of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Saved {
+    /// Its tenant's usage knows them too.
+    bytes: u64,
+    oldest: u64,
+    status: Option<RunStatus>,
+    ended: bool,
+    lost: Option<Arc<str>>,
+    finished_at_ms: Option<i64>,
+    holds_events: bool,
 }
 
 impl StreamHead {
@@ -51,8 +63,20 @@ impl StreamHead {
             lost: None,
             event_count: 0,
             byte_count: 0,
-            saved_bytes: 0,
             finished_at_ms: None,
+            saved: Saved::default(),
+        }
+    }
+
+    fn as_saved(&self) -> Saved {
+        Saved {
+            bytes: self.byte_count,
+            oldest: self.head.oldest(),
+            status: Some(self.status),
+            ended: self.ended,
+            lost: self.lost.clone(),
+            finished_at_ms: self.finished_at_ms,
+            holds_events: self.event_count > 0,
         }
     }
 
@@ -69,7 +93,7 @@ impl StreamHead {
 
     /// By how many bytes it has moved since its row was written.
     fn growth(&self) -> i64 {
-        self.byte_count as i64 - self.saved_bytes as i64
+        self.byte_count as i64 - self.saved.bytes as i64
     }
 
     /// What readers may know.
@@ -91,7 +115,8 @@ impl StreamHead {
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     by_number: HashMap<i64, StreamHead>,
-    numbers: HashMap<(Arc<str>, Arc<str>), i64>,
+    /// By tenant, then by stream.
+    numbers: HashMap<Box<str>, HashMap<Box<str>, i64>>,
     /// Changed in this group, not yet written.
     dirty: BTreeSet<i64>,
     /// What the unit at work touched, as it was before.
@@ -123,7 +148,9 @@ impl Heads {
                 Some(head) => drop(self.by_number.insert(number, head)),
                 None => {
                     self.by_number.remove(&number);
-                    self.numbers.retain(|_, known| *known != number);
+                    for streams in self.numbers.values_mut() {
+                        streams.retain(|_, known| *known != number);
+                    }
                 }
             }
         }
@@ -141,8 +168,7 @@ impl Heads {
         tenant: &str,
         stream: &str,
     ) -> Result<Option<i64>, StoreError> {
-        let name = (Arc::from(tenant), Arc::from(stream));
-        if let Some(number) = self.numbers.get(&name) {
+        if let Some(number) = self.numbers.get(tenant).and_then(|streams| streams.get(stream)) {
             return Ok(Some(*number));
         }
         let number: Option<i64> = connection
@@ -150,9 +176,14 @@ impl Heads {
             .query_row(params![tenant, stream], |row| row.get(0))
             .optional()?;
         if let Some(number) = number {
-            self.numbers.insert(name, number);
+            self.remember(tenant, stream, number);
         }
         Ok(number)
+    }
+
+    fn remember(&mut self, tenant: &str, stream: &str, number: i64) {
+        let streams = self.numbers.entry(Box::from(tenant)).or_default();
+        streams.insert(Box::from(stream), number);
     }
 
     /// Creates a stream, empty, with its row.
@@ -171,7 +202,7 @@ impl Heads {
             )?
             .execute(params![tenant, stream, home, status.as_str(), now_ms])?;
         let number = connection.last_insert_rowid();
-        self.numbers.insert((Arc::from(tenant), Arc::from(stream)), number);
+        self.remember(tenant, stream, number);
         self.by_number.insert(number, StreamHead::new(number, tenant, home, status));
         self.undo.push(Touched { number, before: None, was_dirty: false });
         Ok(number)
@@ -209,7 +240,7 @@ impl Heads {
                 head.revision += 1;
                 save(connection, head, now_ms)?;
                 *grown.entry(Arc::clone(&head.tenant)).or_default() += head.growth();
-                head.saved_bytes = head.byte_count;
+                head.saved = head.as_saved();
             }
         }
         for (tenant, by) in grown.iter().filter(|(_, by)| **by != 0) {
@@ -240,26 +271,41 @@ fn missing(number: i64) -> StoreError {
     StoreError::Inconsistent { table: "streams", column: "stream_no", row: number.to_string() }
 }
 
+/// Writes the row of a stream: what every append moves, and the rest, which indexes look at, if it has moved.
 fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "UPDATE streams
-             SET oldest_sequence = ?2, last_sequence = ?3, revision = ?4, status = ?5, ended = ?6,
-                 lost_reason = ?7, event_count = ?8, byte_count = ?9, updated_at = ?10, finished_at = ?11
+             SET last_sequence = ?2, revision = ?3, event_count = ?4, byte_count = ?5, updated_at = ?6
              WHERE stream_no = ?1",
         )?
         .execute(params![
             head.stream_no,
-            head.head.oldest() as i64,
             head.head.last() as i64,
             head.revision as i64,
-            head.status.as_str(),
-            head.ended,
-            head.lost.as_deref(),
             head.event_count as i64,
             head.byte_count as i64,
             now_ms,
-            head.finished_at_ms,
+        ])?;
+    let now = head.as_saved();
+    if now == (Saved { bytes: now.bytes, ..head.saved.clone() }) {
+        return Ok(());
+    }
+    connection
+        .prepare_cached(
+            "UPDATE streams
+             SET oldest_sequence = ?2, status = ?3, ended = ?4, lost_reason = ?5, finished_at = ?6,
+                 holds_events = ?7
+             WHERE stream_no = ?1",
+        )?
+        .execute(params![
+            head.stream_no,
+            now.oldest as i64,
+            head.status.as_str(),
+            now.ended,
+            now.lost.as_deref(),
+            now.finished_at_ms,
+            now.holds_events,
         ])?;
     Ok(())
 }
@@ -292,7 +338,7 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
     let (event_count, byte_count, finished_at_ms) = counts;
     let inconsistent =
         |column| StoreError::Inconsistent { table: "streams", column, row: number.to_string() };
-    Ok(StreamHead {
+    let head = StreamHead {
         stream_no: number,
         tenant: Arc::from(tenant),
         home: Arc::from(home),
@@ -303,9 +349,10 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
         lost: lost.map(Arc::from),
         event_count: event_count as u64,
         byte_count: byte_count as u64,
-        saved_bytes: byte_count as u64,
         finished_at_ms,
-    })
+        saved: Saved::default(),
+    };
+    Ok(StreamHead { saved: head.as_saved(), ..head })
 }
 
 fn load_holes(connection: &Connection, number: i64) -> Result<Vec<Hole>, StoreError> {

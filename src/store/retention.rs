@@ -23,7 +23,7 @@ impl Store {
             .run(0, move |unit| {
                 let due = unit.streams(
                     "SELECT stream_no FROM streams
-                     WHERE finished_at IS NOT NULL AND event_count > 0 AND finished_at < ?1
+                     WHERE finished_at IS NOT NULL AND holds_events = 1 AND finished_at < ?1
                      ORDER BY finished_at LIMIT ?2",
                     params![before_ms, STREAMS_PER_UNIT],
                 )?;
@@ -48,7 +48,7 @@ impl Store {
                 let over: Vec<(String, i64)> = unit
                     .connection
                     .prepare_cached(
-                        "SELECT tenant_id, sum(event_count) AS held FROM streams WHERE event_count > 0
+                        "SELECT tenant_id, sum(event_count) AS held FROM streams WHERE holds_events = 1
                          GROUP BY tenant_id HAVING held > ?1",
                     )?
                     .query_map([max_events as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
@@ -118,7 +118,7 @@ impl Unit<'_> {
 
     fn shrink_tenant(&mut self, tenant: &str, mut surplus: u64) -> Result<Vec<i64>, StoreError> {
         let candidates = self.streams(
-            "SELECT stream_no FROM streams WHERE tenant_id = ?1 AND event_count > 0
+            "SELECT stream_no FROM streams WHERE tenant_id = ?1 AND holds_events = 1
              ORDER BY finished_at IS NULL, finished_at, stream_no LIMIT ?2",
             params![tenant, STREAMS_PER_UNIT],
         )?;

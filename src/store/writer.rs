@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::Connection;
+use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +51,8 @@ pub(super) struct Unit<'a> {
     pub(super) chain: &'a mut AuditChain,
     /// One time for the whole group, in milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
+    /// Kept at hand while a batch is appended.
+    pub(super) insert_event: Option<CachedStatement<'a>>,
     /// What this unit appended, by stream.
     pub(super) appended: Vec<(i64, StoredEvent)>,
     /// How many of them came under a gap that followers were told of.
@@ -173,6 +175,15 @@ fn boxed<T: Send + 'static>(
     (Box::new(Task { bytes, work: Some(work), result: None, caller }), answer)
 }
 
+/// How a unit is set apart, so that it can be undone alone. A savepoint copies every page the unit changes.
+#[derive(Clone, Copy)]
+enum Apart {
+    /// It is all there is in the transaction.
+    Transaction,
+    /// It has neighbours.
+    Savepoint,
+}
+
 /// What the writer's thread owns.
 pub(super) struct WriterThread {
     connection: Connection,
@@ -264,7 +275,7 @@ impl WriterThread {
             job.answer(result.clone());
         }
         if let Some(checkpointer) = &mut self.checkpointer {
-            checkpointer.after_commit();
+            checkpointer.after_commit(&self.connection);
         }
         match result {
             Err(error) if error.is_fatal() => Err(error),
@@ -289,9 +300,10 @@ impl WriterThread {
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
         let mut appended: BTreeMap<i64, Vec<StoredEvent>> = BTreeMap::new();
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.execute("BEGIN IMMEDIATE")?;
+        let apart = if group.len() == 1 { Apart::Transaction } else { Apart::Savepoint };
         for job in group {
-            for (stream, event) in self.run_unit(job.as_mut(), now_ms)? {
+            for (stream, event) in self.run_unit(job.as_mut(), apart, now_ms)? {
                 appended.entry(stream).or_default().push(event);
             }
         }
@@ -302,7 +314,7 @@ impl WriterThread {
         if let Some(faults) = &self.faults {
             faults.before_commit()?;
         }
-        self.connection.execute_batch("COMMIT")?;
+        self.execute("COMMIT")?;
         if self.faults.as_ref().is_some_and(|faults| faults.after_commit()) {
             return Err(StoreError::Closed);
         }
@@ -312,25 +324,43 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Runs one unit inside a savepoint and answers what it appended. An error means that SQLite gave
-    /// up the whole transaction, as it does when the disk is full.
-    fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
+    /// Runs a statement that every group runs, prepared once.
+    fn execute(&self, sql: &str) -> Result<(), StoreError> {
+        self.connection.prepare_cached(sql)?.execute([])?;
+        Ok(())
+    }
+
+    /// Runs one unit, set apart from its neighbours, and answers what it appended. An error means that SQLite
+    /// gave up the whole transaction, as it does when the disk is full.
+    fn run_unit(
+        &mut self,
+        job: &mut dyn Job,
+        apart: Apart,
+        now_ms: i64,
+    ) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
         self.heads.begin_unit();
         self.chain.begin_unit();
-        self.connection.prepare_cached("SAVEPOINT unit")?.execute([])?;
-        let mut unit = Unit {
-            connection: &self.connection,
-            heads: &mut self.heads,
-            chain: &mut self.chain,
-            now_ms,
-            appended: Vec::new(),
-            late: 0,
+        if let Apart::Savepoint = apart {
+            self.execute("SAVEPOINT unit")?;
+        }
+        let (done, appended, late) = {
+            let mut unit = Unit {
+                connection: &self.connection,
+                heads: &mut self.heads,
+                chain: &mut self.chain,
+                now_ms,
+                insert_event: None,
+                appended: Vec::new(),
+                late: 0,
+            };
+            let done = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
+            (done, unit.appended, unit.late)
         };
-        let done = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
-        let (appended, late) = (std::mem::take(&mut unit.appended), unit.late);
         let failure = match done {
             Ok(Ok(())) => {
-                self.connection.prepare_cached("RELEASE unit")?.execute([])?;
+                if let Apart::Savepoint = apart {
+                    self.execute("RELEASE unit")?;
+                }
                 self.metrics.events_late.inc_by(late);
                 return Ok(appended);
             }
@@ -341,7 +371,10 @@ impl WriterThread {
         if whole_group || self.connection.is_autocommit() {
             return Err(failure);
         }
-        self.connection.execute_batch("ROLLBACK TO unit; RELEASE unit")?;
+        self.connection.execute_batch(match apart {
+            Apart::Transaction => "ROLLBACK; BEGIN IMMEDIATE",
+            Apart::Savepoint => "ROLLBACK TO unit; RELEASE unit",
+        })?;
         self.heads.undo_unit();
         self.chain.undo_unit();
         Ok(Vec::new())
