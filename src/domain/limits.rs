@@ -48,5 +48,13 @@ pub fn clean_reason(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS).collect()
 }
 
-/// Bytes of a label an operator writes.
-pub const LABEL_BYTES: usize = 128;
+/// Characters of a label an operator writes.
+const LABEL_CHARS: usize = 128;
+
+/// True for a text that an operator may write for people: short, on one line.
+pub fn is_label(text: &str) -> bool {
+    text.chars().count() <= LABEL_CHARS && !text.chars().any(char::is_control)
+}
+
+/// What a label must be, as the end of a sentence.
+pub const LABEL_RULE: &str = "has at most 128 characters and no control characters";

@@ -16,6 +16,7 @@ use super::peers::{no_such_peer, parse_id};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
+use crate::domain::cursor::MAX_CURSOR;
 use crate::domain::id::{PrincipalId, RunId, TenantId};
 use crate::domain::policy::{Denial, Rule};
 use crate::domain::scope::Scopes;
@@ -139,6 +140,9 @@ pub(super) async fn create_ticket(
             .into());
     }
     let body: TicketBody = read_json(&state, (&known, &sent), body).await?;
+    if body.from_sequence.is_some_and(|cursor| cursor > MAX_CURSOR) {
+        return Err(field("from_sequence", format!("must be at most {MAX_CURSOR}")).into());
+    }
     let run = state.runs.find(&caller, &body.run_id).await?;
     let run_id: RunId = run.key.run;
     let (ended, until_ms) = match &known.who {
@@ -373,9 +377,9 @@ pub(super) async fn evaluate(
     Ok(reply::json(StatusCode::OK, &context, json!({ "decision": decision })))
 }
 
-/// A duration of at most so much; left out or empty, none.
+/// A duration of at most so much; left out, none. An empty one is a mistake: a token would hold for ever.
 fn duration(name: &str, text: Option<&str>, most: Duration) -> Result<Option<Duration>, Problem> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = text else { return Ok(None) };
     let given = Duration::read(text).map_err(|error| field(name, error))?;
     if given > most {
         return Err(field(name, format!("must be at most {}", most.write())));

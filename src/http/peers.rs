@@ -382,8 +382,8 @@ pub(super) async fn by_verb(
     };
     let body: ReasonBody = read_json(&state, (&known, &sent), body).await?;
     let reason = body.reason.unwrap_or_default();
-    if reason.len() > limits::LABEL_BYTES || reason.chars().any(char::is_control) {
-        let message = "`reason` has at most 128 bytes and no control characters";
+    if !limits::is_label(&reason) {
+        let message = format!("`reason` {}", limits::LABEL_RULE);
         return Err(Problem::new(ErrorCode::InvalidRequest, message).with("field", "reason").into());
     }
     let roster = state.roster.clone();

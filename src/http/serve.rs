@@ -9,7 +9,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::ALLOW;
+use axum::response::Response;
 use axum::routing::future::RouteFuture;
+use futures_util::FutureExt;
+use futures_util::future::Map;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -347,6 +352,9 @@ fn http2_builder() -> http2::Builder<TokioExecutor> {
     builder
 }
 
+/// What the router answers.
+type Entered = Result<Response, Infallible>;
+
 /// The router, told where each request came in.
 #[derive(Clone)]
 struct Entering {
@@ -355,14 +363,25 @@ struct Entering {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Entering {
-    type Response = axum::response::Response;
+    type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = Map<RouteFuture<Infallible>, fn(Entered) -> Entered>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(Arc::clone(&self.arrival));
-        tower::Service::call(&mut self.router.clone(), request.map(Body::new))
+        tower::Service::call(&mut self.router.clone(), request.map(Body::new)).map(without_methods)
     }
+}
+
+/// The framework names the methods it has handlers for in whatever answers another one, a 401 too; a path's own list
+/// is in the 405.
+fn without_methods(answer: Entered) -> Entered {
+    answer.map(|mut response| {
+        if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().remove(ALLOW);
+        }
+        response
+    })
 }
 
 /// Open connections by network.

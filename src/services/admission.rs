@@ -331,13 +331,14 @@ impl Admission {
     }
 
     fn principal(&self, identity: &Identity) -> Result<PrincipalId, Problem> {
-        let asserted = identity.principal.as_deref();
         let parse = |text: &str| {
             PrincipalId::parse(text).map_err(|error| {
                 Problem::new(ErrorCode::InvalidRequest, format!("X-Principal-Id {error}"))
                     .with("field", headers::PRINCIPAL)
             })
         };
+        let asserted = identity.principal.as_deref();
+        asserted.map(parse).transpose()?;
         match &identity.who {
             Who::Client(client) => Ok(client.principal.clone()),
             // A peer vouches for its own principals; they can never be taken for ours.

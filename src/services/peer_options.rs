@@ -15,7 +15,7 @@ use crate::domain::base_url;
 use crate::domain::grants::{Grants, Operation};
 use crate::domain::id::{PeerId, is_id};
 use crate::domain::key::PublicKey;
-use crate::domain::limits::LABEL_BYTES;
+use crate::domain::limits::{LABEL_RULE, is_label};
 use crate::domain::peer::PeerKind;
 use crate::domain::rate::Rate;
 use crate::domain::run::RunStatus;
@@ -271,8 +271,8 @@ pub fn mistakes(options: &PeerOptions, profile: Profile) -> Vec<(&'static str, S
         let message = "a peer that comes in needs an identity: public_key, certificate or tls_name";
         found.push(("operations", message.to_owned()));
     }
-    if options.name.len() > LABEL_BYTES || options.name.chars().any(char::is_control) {
-        found.push(("name", format!("a name has at most {LABEL_BYTES} bytes and no control characters")));
+    if !is_label(&options.name) {
+        found.push(("name", format!("a name {LABEL_RULE}")));
     }
     if !options.domain.is_empty() && !is_id(&options.domain) {
         let message =

@@ -234,8 +234,8 @@ fn check(new: &NewToken) -> Result<(), Problem> {
             "a principal that begins with peer:, operator:, gateway: or address: is no client's",
         );
     }
-    if new.label.len() > limits::LABEL_BYTES || new.label.chars().any(char::is_control) {
-        return refuse("label", "a label has at most 128 bytes and no control characters");
+    if !limits::is_label(&new.label) {
+        return refuse("label", &format!("a label {}", limits::LABEL_RULE));
     }
     Ok(())
 }

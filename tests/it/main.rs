@@ -30,6 +30,7 @@ mod reconcile;
 mod selection;
 mod sse;
 mod storage;
+mod strict;
 mod support;
 mod tidy;
 mod trust;
