@@ -37,6 +37,8 @@ pub enum Keeping {
 
 /// Connections that servers are made to bear.
 const CONNECTIONS: usize = 16_384;
+/// Where Debian keeps the module.
+const NCHAN_MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const POSTGRES_USER: &str = "postgres";
 
 impl Peer {
@@ -53,7 +55,7 @@ impl Peer {
 
     /// True when it can be started here.
     pub fn is_there(self) -> bool {
-        is_installed(&self.program()) && (self != Peer::Nchan || nchan_module().is_file())
+        is_installed(&self.program()) && (self != Peer::Nchan || Path::new(NCHAN_MODULE).is_file())
     }
 
     /// What it says its version is.
@@ -79,7 +81,7 @@ impl Peer {
             Peer::Nats => nats(at, address, keeping, end)?,
             Peer::Redis => redis(at, address, keeping, end),
             Peer::Postgres => postgres(at, address, keeping, end)?,
-            Peer::Nchan => nginx(at, NCHAN_MODULE, &nchan(address), end)?,
+            Peer::Nchan => nginx(at, &format!("load_module {NCHAN_MODULE};"), &nchan(address), end)?,
             Peer::Nginx => nginx(at, "", &relay(address, origin.context("nothing to relay to")?), end)?,
             Peer::Haproxy => haproxy(at, address, origin.context("nothing to relay to")?, end)?,
         };
@@ -155,12 +157,6 @@ fn postgres_program(name: &str) -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions.max_by_key(|entry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0));
     newest.map_or_else(|| PathBuf::from(name), |entry| entry.path().join("bin").join(name))
-}
-
-const NCHAN_MODULE: &str = "load_module /usr/lib/nginx/modules/ngx_nchan_module.so;";
-
-fn nchan_module() -> PathBuf {
-    PathBuf::from("/usr/lib/nginx/modules/ngx_nchan_module.so")
 }
 
 fn nginx(at: &Path, module: &str, http: &str, end: Signal) -> Result<Command> {

@@ -22,6 +22,9 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
+/// The next thing that came, and how many bytes it was; none: it is not whole yet.
+pub type Next<T> = Result<Option<(T, usize)>>;
+
 /// A connection.
 #[derive(Debug)]
 pub struct Wire {
@@ -121,7 +124,7 @@ impl Wire {
 /// Hands on everything that is whole, and answers how many bytes that was.
 pub fn each<'a, T>(
     bytes: &'a [u8],
-    next: impl Fn(&'a [u8]) -> Result<Option<(T, usize)>>,
+    next: impl Fn(&'a [u8]) -> Next<T>,
     mut sink: impl FnMut(T) -> Result<()>,
 ) -> Result<usize> {
     let mut used = 0;
@@ -133,7 +136,7 @@ pub fn each<'a, T>(
 }
 
 /// The next thing a Redis server said, and how long that was.
-pub fn resp(bytes: &[u8]) -> Result<Option<(Resp<'_>, usize)>> {
+pub fn resp(bytes: &[u8]) -> Next<Resp<'_>> {
     let Some((line, length)) = line(bytes) else { return Ok(None) };
     let (kind, rest) = line.split_first().context("an empty line")?;
     Ok(match kind {
@@ -148,7 +151,7 @@ pub fn resp(bytes: &[u8]) -> Result<Option<(Resp<'_>, usize)>> {
 }
 
 /// The next thing a NATS server said, and how long that was.
-pub fn nats(bytes: &[u8]) -> Result<Option<(Nats<'_>, usize)>> {
+pub fn nats(bytes: &[u8]) -> Next<Nats<'_>> {
     let Some((line, length)) = line(bytes) else { return Ok(None) };
     let mut words = line.rsplit(|byte| *byte == b' ');
     if line.starts_with(b"MSG ") || line.starts_with(b"HMSG ") {
@@ -215,14 +218,14 @@ impl Events {
 }
 
 /// The next whole answer, status and body, and how long it was.
-pub fn answer(bytes: &[u8]) -> Result<Option<((u16, &[u8]), usize)>> {
+pub fn answer(bytes: &[u8]) -> Next<(u16, &[u8])> {
     let Some(head) = http_head(bytes)? else { return Ok(None) };
     let end = head.end + head.length.context("an answer of unknown length")?;
     Ok((bytes.len() >= end).then(|| ((head.status, &bytes[head.end..end]), end)))
 }
 
 /// The data of the next event, and how long the event was. One without data is news about the stream.
-fn event(bytes: &[u8]) -> Result<Option<(&[u8], usize)>> {
+fn event(bytes: &[u8]) -> Next<&[u8]> {
     let Some(end) = memmem::find(bytes, b"\n\n") else { return Ok(None) };
     let mut lines = bytes[..end].split(|byte| *byte == b'\n');
     Ok(Some((lines.find_map(|line| line.strip_prefix(b"data: ")).unwrap_or_default(), end + 2)))
