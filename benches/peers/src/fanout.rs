@@ -141,6 +141,9 @@ impl Audience {
                 error = audience.failure() => return Err(error),
             }
         }
+        if peer == Peer::Nchan {
+            timeout(PATIENCE, counted(address, size)).await.context("nchan misses followers")??;
+        }
         Ok(audience)
     }
 
@@ -202,6 +205,28 @@ impl Hall {
         }
         Ok(())
     }
+}
+
+/// Waits until nchan counts so many followers: it answers them before it has entered them.
+async fn counted(address: SocketAddr, size: usize) -> Result<()> {
+    let all = format!("active subscribers: {size}\n");
+    let mut wire = Wire::connect(address).await?;
+    let mut count = String::new();
+    while !count.contains(&all) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        wire.send(b"GET /publish HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
+        count.clear();
+        while count.is_empty() {
+            wire.read(|bytes| {
+                each(bytes, crate::wire::answer, |(status, body)| {
+                    count = format!("{status} {}\n", String::from_utf8_lossy(body).replace('\r', ""));
+                    Ok(())
+                })
+            })
+            .await?;
+        }
+    }
+    Ok(())
 }
 
 /// One who follows.
