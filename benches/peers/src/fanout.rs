@@ -55,8 +55,8 @@ struct Publisher {
 pub async fn measure(peer: Peer, shape: Shape, parent: &Path, times: Times) -> Result<Sample> {
     let Running { server, .. } = &peer.start(parent, Keeping::Nothing, None).await?;
     let window = Arc::new(Window::default());
-    let mut audience = Audience::gather(peer, server.address, shape.followers, &window).await?;
     let mut publisher = Publisher::new(peer, server.address).await?;
+    let mut audience = Audience::gather(peer, server.address, shape.followers, &window).await?;
     // On a schedule nobody waits: there is a permit for all that will ever come.
     let most = match shape.rate {
         Some(rate) => {
@@ -141,9 +141,6 @@ impl Audience {
                 error = audience.failure() => return Err(error),
             }
         }
-        if peer == Peer::Nchan {
-            timeout(PATIENCE, counted(address, size)).await.context("nchan misses followers")??;
-        }
         Ok(audience)
     }
 
@@ -173,7 +170,7 @@ impl Hall {
     }
 
     async fn listen(&self, mut follower: Follower, number: usize) -> Result<()> {
-        let mut cursor = 0;
+        let mut cursor = follower.first;
         loop {
             let before = cursor;
             let (mut sent, mut now) = ((0, 0), None);
@@ -207,33 +204,13 @@ impl Hall {
     }
 }
 
-/// Waits until nchan counts so many followers: it answers them before it has entered them.
-async fn counted(address: SocketAddr, size: usize) -> Result<()> {
-    let all = format!("active subscribers: {size}\n");
-    let mut wire = Wire::connect(address).await?;
-    let mut count = String::new();
-    while !count.contains(&all) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        wire.send(b"GET /publish HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
-        count.clear();
-        while count.is_empty() {
-            wire.read(|bytes| {
-                each(bytes, crate::wire::answer, |(status, body)| {
-                    count = format!("{status} {}\n", String::from_utf8_lossy(body).replace('\r', ""));
-                    Ok(())
-                })
-            })
-            .await?;
-        }
-    }
-    Ok(())
-}
-
 /// One who follows.
 struct Follower {
     peer: Peer,
     wire: Wire,
     events: Events,
+    /// Events that came before it was counted as one who follows.
+    first: u64,
 }
 
 impl Follower {
@@ -260,14 +237,16 @@ impl Follower {
                     Ok(())
                 }),
                 _ => {
-                    let used = events.take(bytes, |_| Ok(()))?;
-                    confirmed = events.has_begun();
-                    Ok(used)
+                    // It answers before it has entered the follower: only the first event is a sign.
+                    events.take(bytes, |body| {
+                        confirmed = true;
+                        event::check(body, 1).map(drop)
+                    })
                 }
             })
             .await?;
         }
-        Ok(Follower { peer, wire, events })
+        Ok(Follower { peer, wire, events, first: u64::from(peer == Peer::Nchan) })
     }
 
     /// Waits for events.
@@ -290,12 +269,17 @@ impl Follower {
 }
 
 impl Publisher {
+    /// Connects. With nchan there is an event from the beginning, so that followers see that they follow.
     async fn new(peer: Peer, address: SocketAddr) -> Result<Self> {
         let mut wire = Wire::connect(address).await?;
         if peer == Peer::Nats {
             wire.send(b"CONNECT {\"verbose\":false}\r\n").await?;
         }
-        Ok(Publisher { peer, wire, published: 0 })
+        let mut publisher = Publisher { peer, wire, published: 0 };
+        if peer == Peer::Nchan {
+            publisher.publish(1, Instant::now()).await?;
+        }
+        Ok(publisher)
     }
 
     /// Publishes the next events in one write, and waits until the server has taken them.

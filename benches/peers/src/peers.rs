@@ -176,7 +176,7 @@ fn nchan(address: SocketAddr) -> String {
         "nchan_shared_memory_size 512m;\nserver {{ listen {address};\n\
          location = /publish {{ nchan_publisher; nchan_channel_id bench; nchan_message_buffer_length 1000; }}\n\
          location = /events {{ nchan_subscriber eventsource; nchan_channel_id bench; \
-         nchan_subscriber_first_message newest; }}\n}}\n"
+         nchan_subscriber_first_message oldest; }}\n}}\n"
     )
 }
 

@@ -175,11 +175,6 @@ impl Events {
         format!("GET {path} HTTP/1.1\r\nhost: bench\r\naccept: text/event-stream\r\n\r\n").into_bytes()
     }
 
-    /// True once the stream is open.
-    pub fn has_begun(&self) -> bool {
-        self.chunked.is_some()
-    }
-
     /// Takes bytes and hands on the data of each event they complete.
     pub fn take(&mut self, bytes: &[u8], mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<usize> {
         let mut used = 0;
