@@ -266,8 +266,8 @@ fn foreign_tenant(parsed: ParsedEvent) -> EntryResult {
 
 /// Nobody pushes for another peer: an event that names an origin names the one that pushes it.
 fn is_spoofed(caller: &Caller, parsed: &ParsedEvent) -> bool {
-    let Some(origin) = parsed.origin.as_deref() else { return false };
-    !caller.peer.as_ref().is_some_and(|peer| peer.id().as_str() == origin)
+    let own = caller.peer.as_ref().map(|peer| peer.id().as_str());
+    parsed.origin.as_deref().is_some_and(|origin| own != Some(origin))
 }
 
 fn spoofed(parsed: ParsedEvent) -> EntryResult {
