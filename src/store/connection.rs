@@ -45,7 +45,9 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 
 /// Opens a connection that reads pages of events.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // One caller at a time has it: a lock of its own would be taken once per row and column.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
     shared_pragmas(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
