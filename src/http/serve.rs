@@ -13,8 +13,9 @@ use axum::http::StatusCode;
 use axum::http::header::ALLOW;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
-use futures_util::FutureExt;
-use futures_util::future::Map;
+use futures_util::future::{BoxFuture, Map};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -101,13 +102,13 @@ pub async fn serve(
     entrance: Entrance,
     house: &House,
 ) -> std::io::Result<Listening> {
-    let acceptor = Acceptor {
+    let acceptor = Arc::new(Acceptor {
         router,
         entrance,
         networks: Networks::new(house.options.max_connections_per_network),
         house: house.clone(),
         places: Arc::new(Semaphore::new(house.options.max_connections)),
-    };
+    });
     let drained = CancellationToken::new();
     let address = match &house.ports {
         Ports::System => {
@@ -155,7 +156,6 @@ pub fn serve_control(listener: UnixListener, router: Router, house: &House) {
     });
 }
 
-#[derive(Clone)]
 struct Acceptor {
     router: Router,
     entrance: Entrance,
@@ -165,7 +165,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn run(self, mut listener: impl Port, drained: CancellationToken) {
+    async fn run(self: Arc<Self>, mut listener: impl Port, drained: CancellationToken) {
         let graceful = Arc::new(Mutex::new(Some(GracefulShutdown::new())));
         let draining = self.house.tasks.draining().clone();
         loop {
@@ -202,7 +202,7 @@ impl Acceptor {
 
     /// Serves a connection from `address`, or closes it at once.
     fn take_in(
-        &self,
+        self: &Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: IpAddr,
         place: OwnedSemaphorePermit,
@@ -213,7 +213,7 @@ impl Acceptor {
             self.house.metrics.connections_refused.inc();
             return;
         };
-        let (this, graceful) = (self.clone(), Arc::clone(graceful));
+        let (this, graceful) = (Arc::clone(self), Arc::clone(graceful));
         self.house.tasks.spawn(async move {
             this.house.metrics.connections_open.inc();
             this.connection(stream, address, &graceful).await;
@@ -243,22 +243,32 @@ impl Acceptor {
         graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
         let guarded = Guarded::new(stream, self.house.options.write_stall);
-        let mut arrival = Arrival { door: self.entrance.door, address: Some(address), certificate: None };
-        let Some(config) = self.entrance.tls.clone() else {
-            let gone = CancellationToken::new();
-            return self.serve(guarded, Protocol::Http1, (arrival, gone), graceful).await;
-        };
+        let arrival = Arrival { door: self.entrance.door, address: Some(address), certificate: None };
+        match self.entrance.tls.clone() {
+            None => self.serve(guarded, Protocol::Http1, (arrival, None), graceful).await,
+            // Apart, so that a connection without TLS does not carry the room for it.
+            Some(config) => Box::pin(self.secured(guarded, config, (arrival, address), graceful)).await,
+        }
+    }
+
+    async fn secured(
+        &self,
+        stream: Guarded<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+        config: Arc<ServerConfig>,
+        (mut arrival, address): (Arrival, IpAddr),
+        graceful: &Mutex<Option<GracefulShutdown>>,
+    ) {
         let stopping = self.house.tasks.stopping();
         let shaken = tokio::select! {
             biased;
-            shaken = tls::handshake(guarded, config, self.house.options.handshake_timeout) => shaken,
+            shaken = tls::handshake(stream, config, self.house.options.handshake_timeout) => shaken,
             () = stopping.cancelled() => return,
         };
         let stream = match shaken {
             Ok(stream) => stream,
             Err(error) => return self.refused(&error, address),
         };
-        let mut gone = CancellationToken::new();
+        let mut gone = None;
         if let Some((peers, authority)) = &self.entrance.peers {
             let now_ms = self.house.clock.now_ms();
             arrival.certificate = tls::presented(stream.get_ref().1, authority.as_deref(), now_ms);
@@ -267,7 +277,7 @@ impl Acceptor {
             let Some(peer) = peer.filter(|peer| peer.takes_part()) else {
                 return self.refused(&HandshakeError::NotEnrolled, address);
             };
-            gone = peer.gone().clone();
+            gone = Some(peer.gone().clone());
         }
         let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
@@ -286,7 +296,7 @@ impl Acceptor {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         protocol: Protocol,
-        (arrival, gone): (Arrival, CancellationToken),
+        (arrival, gone): (Arrival, Option<CancellationToken>),
         graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
         let service = Entering { router: self.router.clone(), arrival: Arc::new(arrival) };
@@ -296,23 +306,22 @@ impl Acceptor {
             graceful.watcher()
         };
         let io = TokioIo::new(stream);
-        let connection = async {
-            // How a client ends its connection is its own affair.
-            match protocol {
-                Protocol::Http1 => {
-                    drop(watcher.watch(http1_builder(&self.house).serve_connection(io, service)).await);
-                }
-                Protocol::Http2 => {
-                    drop(watcher.watch(http2_builder().serve_connection(io, service)).await);
-                }
+        let connection: BoxFuture<'static, hyper::Result<()>> = match protocol {
+            Protocol::Http1 => {
+                Box::pin(watcher.watch(http1_builder(&self.house).serve_connection(io, service)))
             }
+            Protocol::Http2 => Box::pin(watcher.watch(http2_builder().serve_connection(io, service))),
         };
+        // Looked at only when they are woken, not with every wake-up of the connection.
+        let mut ends: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+        ends.push(Box::pin(self.house.tasks.stopping().clone().cancelled_owned()));
+        // Its streams hear why before the connection goes.
+        ends.extend(gone.map(|gone| Box::pin(cut_off(gone)) as BoxFuture<'static, ()>));
         tokio::select! {
             biased;
-            () = connection => {}
-            // Its streams hear why before the connection goes.
-            () = cut_off(gone) => {}
-            () = self.house.tasks.stopping().cancelled() => {}
+            // How a client ends its connection is its own affair.
+            _ = connection => {}
+            _ = ends.next() => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::http::options::TlsMode;
 
 /// An acceptor, and a port to connect to it.
 struct Lobby {
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     listener: TcpListener,
     graceful: Arc<Mutex<Option<GracefulShutdown>>>,
 }
@@ -24,7 +24,8 @@ impl Lobby {
         let (metrics, tasks) = (Arc::new(Metrics::default()), Tasks::default());
         let house = House { options, metrics, clock: Clock::system(), tasks, ports: Ports::System };
         let router = Router::new().route("/", get(async || "welcome"));
-        let acceptor = Acceptor { router, entrance: Entrance::plain(door), networks, house, places };
+        let entrance = Entrance::plain(door);
+        let acceptor = Arc::new(Acceptor { router, entrance, networks, house, places });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Lobby { acceptor, listener, graceful: Arc::new(Mutex::new(Some(GracefulShutdown::new()))) }
     }

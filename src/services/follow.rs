@@ -7,21 +7,24 @@
 //! One loop: read what lies after the cursor, else wait for the stream to move. The join between log and
 //! live cannot lose or repeat an event, because both are read by the same cursor and the news only wakes.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::frames::{Encoder, Format, gap_body};
 use super::hub::{Hub, Watch};
 use super::identity::Caller;
 use super::options::EventsOptions;
+use super::pages::Pages;
 use crate::clock::{Clock, left, millis};
 use crate::domain::holes::{GapReason, Hole};
-use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Reason};
@@ -29,13 +32,8 @@ use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::protocol::sse::{self, Control};
-use crate::store::{EventRow, PageRange, RunRecord, Store, StoreError};
+use crate::store::{RunRecord, Store};
 use crate::tasks::Tasks;
-
-/// Events of one page read from the log.
-const PAGE_EVENTS: u32 = 2000;
-/// Events of the first page: the first byte leaves soon.
-const FIRST_PAGE_EVENTS: u32 = 64;
 
 /// What a subscriber asks for.
 #[derive(Debug, Clone, Copy)]
@@ -121,11 +119,17 @@ impl Follow {
             return Err(Problem::new(ErrorCode::RunLost, reason.to_string()));
         }
         let hold = self.hold(run);
+        let beat_at = Instant::now() + self.options.heartbeat;
+        let ended =
+            if mutant("revocation_keeps_streams") { Default::default() } else { caller.ended.clone() };
+        let ends = [self.draining.clone(), ended.clone()];
+        let encoder = Encoder::new(request.format, &home).renaming(caller.renaming());
         let flow = EventFlow {
             store: self.store.clone(),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
-            encoder: Encoder::new(request.format, &home).renaming(caller.renaming()),
+            pages: Pages::new(self.store.clone(), run.stream_no, encoder.clone()),
+            encoder,
             stream_no: run.stream_no,
             watch,
             cursor: request.after - u64::from(mutant("cursor_inclusive") && request.after > 0),
@@ -133,13 +137,15 @@ impl Follow {
             correlation_id: Box::from(correlation_id),
             hold,
             heartbeat: self.options.heartbeat,
-            beat_at: Instant::now() + self.options.heartbeat,
+            beat_at,
+            alarm: Box::pin(sleep_until(beat_at)),
+            ends: ends.map(CancellationToken::cancelled_owned).into_iter().collect(),
             retry: self.options.retry.mul_f64(0.5 + self.entropy.fraction()),
             first: true,
             caught_up: false,
             done: false,
             draining: self.draining.clone(),
-            ended: if mutant("revocation_keeps_streams") { Default::default() } else { caller.ended.clone() },
+            ended,
             until_ms: caller.until_ms,
         };
         Ok(Opened::Flow(state, Box::new(flow)))
@@ -173,26 +179,6 @@ pub(super) fn expired(state: &StreamState) -> Problem {
     )
     .with("oldest_sequence", state.oldest)
     .with("field", "from_sequence")
-}
-
-/// Reads events that lie without a hole between them; `None` when some are not there.
-pub(super) async fn read_whole<T: Send + 'static>(
-    store: &Store,
-    stream_no: i64,
-    range: PageRange,
-    made: T,
-    mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
-) -> Result<Option<(T, u64)>, StoreError> {
-    let made = (made, range.after + 1);
-    let ((made, next), last) = store
-        .read_events(stream_no, range, made, move |(made, next), row| {
-            if row.sequence == *next {
-                *next += 1;
-                visit(made, row);
-            }
-        })
-        .await?;
-    Ok(last.filter(|last| next == last + 1).map(|last| (made, last)))
 }
 
 /// Events that were acknowledged are not on disk any more.
@@ -262,6 +248,7 @@ pub struct EventFlow {
     clock: Clock,
     metrics: Arc<Metrics>,
     encoder: Encoder,
+    pages: Pages,
     stream_no: i64,
     watch: Watch,
     cursor: u64,
@@ -270,6 +257,11 @@ pub struct EventFlow {
     hold: Duration,
     heartbeat: Duration,
     beat_at: Instant,
+    /// Rings no later than something is due. One that rings too early is wound up again, which costs less
+    /// than a new one with every event.
+    alarm: Pin<Box<Sleep>>,
+    /// Draining, and the end of the caller's right: looked at only when they are woken.
+    ends: FuturesUnordered<WaitForCancellationFutureOwned>,
     retry: Duration,
     first: bool,
     caught_up: bool,
@@ -342,15 +334,17 @@ impl EventFlow {
         let hold = hold_ms.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
         let over = self.until_ms.map(|until_ms| now + left(until_ms, self.clock.now_ms()));
         let wake_at = [hold, over].into_iter().flatten().fold(self.beat_at, Instant::min);
+        if self.alarm.is_elapsed() || self.alarm.deadline() > wake_at {
+            self.alarm.as_mut().reset(wake_at);
+        }
         tokio::select! {
             biased;
-            () = self.draining.cancelled() => {
-                self.done = true;
+            _ = self.ends.next() => {
+                self.done = self.draining.is_cancelled();
                 None
             }
-            () = self.ended.cancelled() => None,
             () = self.watch.moved() => None,
-            () = sleep_until(wake_at) => (wake_at == self.beat_at).then(|| self.encoder.heartbeat()),
+            () = self.alarm.as_mut() => (Instant::now() >= self.beat_at).then(|| self.encoder.heartbeat()),
         }
     }
 
@@ -361,19 +355,19 @@ impl EventFlow {
             && let Some(chunk) = self.watch.tail_after(self.cursor)
             && chunk.last <= to
         {
+            self.pages.forget_ahead();
             self.cursor = chunk.last;
             return Some(chunk.bytes);
         }
-        let max_events = if self.first { FIRST_PAGE_EVENTS } else { PAGE_EVENTS };
-        let range = PageRange { after: self.cursor, to, max_events, max_bytes: limits::PAGE_BYTES };
-        let made = (Vec::new(), self.encoder.clone());
-        let page = read_whole(&self.store, self.stream_no, range, made, |(out, encoder), row| {
-            encoder.event(out, row.sequence, row.received_at_ms, row.derived, row.json);
-        });
-        let problem = match page.await {
-            Ok(Some(((bytes, _), last))) => {
+        // Apart, so that a follower at the end does not carry the room for it.
+        Box::pin(self.read_page(to)).await
+    }
+
+    async fn read_page(&mut self, to: u64) -> Option<Bytes> {
+        let problem = match self.pages.read(self.cursor, to).await {
+            Ok(Some((bytes, last))) => {
                 self.cursor = last;
-                return Some(Bytes::from(bytes));
+                return Some(bytes);
             }
             Ok(None) => self.missing().await?,
             Err(error) => Problem::from(error),

@@ -33,6 +33,7 @@ mod attempt;
 pub mod hub;
 pub mod index_file;
 mod outcome;
+mod pages;
 mod read;
 
 pub mod follow;

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, lost_rows, next_step, read_whole};
+use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, lost_rows, next_step};
 use super::frames::{envelope, federation, gap_body, in_words};
 use super::identity::Caller;
+use super::pages::read_whole;
 use crate::clock::millis;
 use crate::domain::limits;
 use crate::domain::stream::StreamState;

@@ -124,7 +124,6 @@ fn checkpoint(connection: &Connection, mode: &str) -> Option<Log> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

@@ -48,6 +48,7 @@ pub use self::forwards::{AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, 
 pub use self::page::{EventRow, PageRange};
 pub use self::peer_entries::PeerEntry;
 pub use self::quotas::{QuotaExceeded, Quotas};
+pub use self::readers::Reading;
 pub use self::runs::RunRecord;
 pub use self::settle::FreshRun;
 pub use self::tokens::TokenRecord;

@@ -4,8 +4,10 @@
 
 use rusqlite::{Connection, params};
 
+use super::Store;
 use super::error::StoreError;
 use super::event_log::{DERIVED, position, sequence_at, stream_at};
+use super::readers::Reading;
 
 /// One event of a page, borrowed from the database.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,22 @@ pub struct PageRange {
     pub max_events: u32,
     /// At most about this many bytes, but always one event.
     pub max_bytes: usize,
+}
+
+impl Store {
+    /// As [`Store::read_events`], but now, before anybody waits for it; `None` while every reader is busy.
+    pub fn start_reading<T: Send + 'static>(
+        &self,
+        stream_no: i64,
+        range: PageRange,
+        mut made: T,
+        mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
+    ) -> Option<Reading<(T, Option<u64>)>> {
+        self.readers.start(move |connection| {
+            let last = read_page(connection, stream_no, range, &mut |row| visit(&mut made, row))?;
+            Ok((made, last))
+        })
+    }
 }
 
 /// Reads a page in order, handing each event to `visit`. Answers the last sequence visited.

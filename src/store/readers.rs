@@ -2,11 +2,13 @@
 //!
 //! Invariant: no read transaction outlives one call, so the write-ahead log can always be moved.
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection;
 use super::error::StoreError;
@@ -14,6 +16,9 @@ use crate::tasks::Tasks;
 
 /// Pages read at the same time: more would only fight for the two or four cores of a small machine.
 const READERS: usize = 4;
+
+/// A read under way. It goes on when this is dropped.
+pub type Reading<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
 
 /// The pool.
 #[derive(Clone)]
@@ -43,8 +48,25 @@ impl Readers {
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        self.lend(permit, read).await
+    }
+
+    /// Starts `read` now, whether or not anybody waits for it, if a connection is free and nobody else wants it.
+    pub(super) fn start<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<Reading<T>> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(self.lend(permit, read))
+    }
+
+    fn lend<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Reading<T> {
         let (idle, path) = (Arc::clone(&self.idle), Arc::clone(&self.path));
-        let work = move || {
+        let work = self.tasks.blocking(move || {
             let _permit = permit;
             let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match lent {
@@ -54,7 +76,7 @@ impl Readers {
             let result = read(&connection);
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result
-        };
-        self.tasks.blocking(work).await.map_err(|_| StoreError::Closed)?
+        });
+        Box::pin(async move { work.await.map_err(|_| StoreError::Closed)? })
     }
 }
