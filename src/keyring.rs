@@ -152,6 +152,9 @@ impl Keyring {
         if let Some((_, at_ms)) = &self.keys().next {
             return Err(KeyringError::Announced(crate::clock::rfc3339(*at_ms)));
         }
+        // Facts that outlived their take-over, in a crash, would let this key take over at once.
+        remove(&self.dir.join(NEXT_FACTS))?;
+        sync_dir(&self.dir)?;
         // The facts last: a key without them is a rotation that never was.
         write_key(&self.dir.join(NEXT), &SigningKey::from_seed(seed))?;
         failpoint::reached("keys::after_next");

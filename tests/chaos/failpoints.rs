@@ -6,9 +6,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use causeway::app::CONTROL_SOCKET;
+use causeway::clock::Clock;
 use causeway::domain::limits;
 use causeway::failpoint::VARIABLE as FAILPOINT;
-use causeway::keyring::Keyring;
+use causeway::keyring::{KEY_DIR, Keyring};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -142,21 +143,32 @@ async fn push_many(address: SocketAddr, shift: u64) {
 async fn a_rotation_that_dies_half_way_leaves_one_key_and_can_be_repeated() {
     for point in KEYS {
         let mut bench = Bench::new().await;
+        leave_stale_facts(&bench);
         bench.gateway.set(FAILPOINT, &format!("{point}=1"));
         bench.gateway.start_for_sure().await;
         let before = Keyring::read(&bench.gateway.data(), None).expect("a key");
+        let before_ms = Clock::system().now_ms();
         // It may die before it answers.
         let _ = rotate(&bench).await;
         let ended = bench.gateway.until_ended().await;
         after_death(&mut bench, (point, 1), ended, 1);
         let after = Keyring::read(&bench.gateway.data(), None).expect("a key");
         let is_known = |key| after.find_public(key) == before.find_public(key);
+        let early = after.next.as_ref().filter(|(_, at_ms)| *at_ms < before_ms);
+        assert!(early.is_none(), "{point}: the new key is to take over before anybody knows it: {early:?}");
         assert!(is_known(before.present.public().key_id().as_str()), "{point}: the old key is forgotten");
         bench.gateway.start_for_sure().await;
         let present = until_rotated(&bench, before.present.public().key_id().as_str()).await;
         say(&format!("{point}: {present} took over"));
         bench.judge().await;
     }
+}
+
+/// When the next key is to take over, as a rotation of long ago leaves it that died after its take-over.
+fn leave_stale_facts(bench: &Bench) {
+    let directory = bench.gateway.data().join(KEY_DIR);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    std::fs::write(directory.join("next.json"), "{\"activates_at_ms\": 1}").expect("a file");
 }
 
 async fn rotate(bench: &Bench) -> Option<u16> {
