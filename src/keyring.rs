@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::millis;
 use crate::domain::key::{PublicKey, SigningKey};
 use crate::domain::succession::Succession;
+use crate::failpoint;
 
 /// Where keys lie inside the data directory.
 pub const KEY_DIR: &str = "keys";
@@ -151,8 +152,12 @@ impl Keyring {
         if let Some((_, at_ms)) = &self.keys().next {
             return Err(KeyringError::Announced(crate::clock::rfc3339(*at_ms)));
         }
+        // Facts that outlived their take-over, in a crash, would let this key take over at once.
+        remove(&self.dir.join(NEXT_FACTS))?;
+        sync_dir(&self.dir)?;
         // The facts last: a key without them is a rotation that never was.
         write_key(&self.dir.join(NEXT), &SigningKey::from_seed(seed))?;
+        failpoint::reached("keys::after_next");
         write_json(&self.dir.join(NEXT_FACTS), &NextFacts { activates_at_ms })?;
         self.read_again()
     }
@@ -179,10 +184,12 @@ impl Keyring {
             retired.push(RetiredKey { public_key: old, retired_at_ms: *activates_at_ms });
         }
         write_json(&self.dir.join(RETIRED), &retired)?;
+        failpoint::reached("keys::before_switch");
         // The rename is the moment: before it the old key is the present one, after it the new.
         let next = self.dir.join(NEXT);
         fs::rename(&next, &self.present).map_err(|source| KeyringError::File { path: next, source })?;
         sync_dir(&self.dir)?;
+        failpoint::reached("keys::after_switch");
         remove(&self.dir.join(NEXT_FACTS))?;
         self.read_again()?;
         Ok(true)

@@ -10,7 +10,7 @@
 //! outbound                  the client: reqwest
 //! store | protocol          SQL | the wire
 //! domain                    pure values and decisions
-//! clock | entropy | metrics | mutants | tasks
+//! clock | entropy | failpoint | metrics | mutants | tasks
 //! ```
 //!
 //! Imports point strictly down; `tests/it/tidy.rs` holds it.
@@ -50,6 +50,7 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod entropy;
+pub mod failpoint;
 pub mod http;
 pub mod keyring;
 pub mod metrics;

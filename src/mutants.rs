@@ -39,7 +39,7 @@ pub const ALL: &[&str] = &[
 ];
 
 /// Selects the bug.
-pub const VARIABLE: &str = "CAUSEWAY_MUTANT";
+pub const VARIABLE: &str = "MUTANT";
 
 /// True when this bug is wanted.
 #[cfg(not(feature = "mutants"))]

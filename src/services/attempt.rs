@@ -8,6 +8,7 @@ use crate::clock::Clock;
 use crate::domain::breaker::Outcome;
 use crate::domain::forward::{AttemptFact, AttemptOutcome, classify};
 use crate::domain::limits;
+use crate::failpoint;
 use crate::metrics::{Metrics, PeerOutcome};
 use crate::mutants::mutant;
 use crate::outbound::{Answer, CallContext, CallFailure};
@@ -79,6 +80,7 @@ pub(super) async fn attempt(
     if mutant("key_per_attempt") {
         key.push_str(&started_at_ms.to_string());
     }
+    failpoint::reached("forward::before_send");
     let called = tokio::select! {
         biased;
         called = peer.client.create_run(context, agent, &key, body) => called,
@@ -86,6 +88,7 @@ pub(super) async fn attempt(
             Err(CallFailure::Interrupted("the peer was revoked or changed while it was asked".to_owned()))
         }
     };
+    failpoint::reached("forward::after_response");
     let attempted = Attempted::judge(peer, called, (started_at_ms, clock.now_ms()));
     peer.tell_breaker(permit, attempted.for_breaker());
     let outcome = match attempted.outcome {

@@ -22,6 +22,7 @@ use crate::domain::event::RunKey;
 use crate::domain::forward::{AttemptOutcome, ForwardState, Patience, Rules, Verdict, decide, state_after};
 use crate::domain::id::ForwardId;
 use crate::entropy::Entropy;
+use crate::failpoint;
 use crate::metrics::{Metrics, Outcome};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::downstream_body;
@@ -395,6 +396,7 @@ impl Driver {
             Ok(settled) => settled,
             Err(error) => return self.unsettled(record, &error),
         };
+        failpoint::reached("forward::after_settle");
         self.shared.metrics.forwards.get_or_create(&Outcome { outcome: "forwarded" }).inc();
         match fresh {
             Some(fresh) => self.shared.pull.start_fresh(fresh),

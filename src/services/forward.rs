@@ -29,6 +29,7 @@ use crate::domain::id::{AgentId, ForwardId};
 use crate::domain::limits;
 use crate::domain::policy::{Denial, Rule};
 use crate::entropy::Entropy;
+use crate::failpoint;
 use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
@@ -156,7 +157,9 @@ impl Forwarder {
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
         // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
         let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
-        match self.shared.store.reserve_forward(record, key, self.shared.quotas).await? {
+        let reserved = self.shared.store.reserve_forward(record, key, self.shared.quotas).await?;
+        failpoint::reached("forward::after_intent");
+        match reserved {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::QuotaExceeded(exceeded) => {
                 self.shared.metrics.backpressure.get_or_create(&Reason { reason: "quota" }).inc();

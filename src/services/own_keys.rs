@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::trust_options::PeeringOptions;
 use crate::clock::{Clock, millis, rfc3339};
 use crate::entropy::Entropy;
+use crate::failpoint;
 use crate::keyring::{Keyring, KeyringError, Keys};
 use crate::outbound::OwnIdentity;
 use crate::protocol::error_code::ErrorCode;
@@ -96,6 +97,7 @@ impl OwnKeys {
         let mut seed = zeroize::Zeroizing::new([0; 32]);
         shared.entropy.fill(&mut *seed);
         let keys = shared.keyring.rotate(&seed, activates_at_ms).map_err(problem)?;
+        failpoint::reached("keys::after_announce");
         shared.announce(&keys);
         let next = keys.next.as_ref().map(|(key, _)| key.public().key_id().to_string()).unwrap_or_default();
         let reason = format!("takes over at {}", rfc3339(activates_at_ms));

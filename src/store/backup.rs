@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::page::find_damaged;
 use super::{DATABASE_FILE, OpenError, lock_directory, private_file};
 use crate::entropy::Entropy;
+use crate::failpoint;
 
 /// All pages in one step. The copy reads one snapshot, beside which writers go on writing; between two steps
 /// a write of theirs would start it again from the first page, for ever under load.
@@ -80,6 +81,7 @@ pub fn restore(backup: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), 
     make(&target, |part| {
         copy(backup, part)?;
         check(part)?;
+        failpoint::reached("restore::before_incarnation");
         let incarnation = super::random_hex(entropy, 8);
         let copied = Connection::open(part)?;
         copied.execute("UPDATE meta SET value = ?1 WHERE key = 'incarnation'", [incarnation])?;
@@ -137,6 +139,7 @@ fn check(part: &Path) -> Result<(), BackupError> {
 /// Makes the copy durable, then gives it its name.
 fn publish(part: &Path, target: &Path) -> Result<(), BackupError> {
     File::open(part)?.sync_all()?;
+    failpoint::reached("restore::before_name");
     std::fs::rename(part, target)?;
     if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         File::open(parent)?.sync_all()?;

@@ -8,6 +8,7 @@ use rusqlite::params;
 use super::Store;
 use super::error::StoreError;
 use super::writer::Unit;
+use crate::failpoint;
 
 /// Rows removed in one unit: appends run between two of them.
 pub(super) const ROWS_PER_UNIT: u32 = 2000;
@@ -33,6 +34,7 @@ impl Store {
                 Ok(due)
             })
             .await?;
+        failpoint::reached("retention::after_floor");
         for stream_no in &streams {
             self.remove_expired_rows(*stream_no).await?;
         }
@@ -60,6 +62,7 @@ impl Store {
                 Ok(touched)
             })
             .await?;
+        failpoint::reached("retention::after_floor");
         for stream_no in &streams {
             self.remove_expired_rows(*stream_no).await?;
         }
@@ -67,7 +70,9 @@ impl Store {
     }
 
     async fn remove_expired_rows(&self, stream_no: i64) -> Result<(), StoreError> {
-        while self.writer.run(0, move |unit| unit.remove_some(stream_no)).await? {}
+        while self.writer.run(0, move |unit| unit.remove_some(stream_no)).await? {
+            failpoint::reached("retention::between_deletes");
+        }
         Ok(())
     }
 
@@ -172,6 +177,7 @@ impl Unit<'_> {
         self.connection
             .prepare_cached("DELETE FROM events WHERE position > ?1 AND position <= ?2")?
             .execute(params![first, last])?;
+        failpoint::reached("retention::mid_delete");
         self.connection.execute_batch("DELETE FROM retention_window")?;
         let head = self.heads.change(self.connection, stream_no)?;
         head.event_count = head.event_count.saturating_sub(rows as u64);

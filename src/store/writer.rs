@@ -25,6 +25,7 @@ use super::heads::Heads;
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::StreamState;
+use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::mutants::mutant;
 use crate::tasks::Tasks;
@@ -271,6 +272,7 @@ impl WriterThread {
                 let _ = self.connection.execute_batch("ROLLBACK");
             }
         }
+        failpoint::reached("log::before_answer");
         for job in group {
             job.answer(result.clone());
         }
@@ -314,7 +316,9 @@ impl WriterThread {
         if let Some(faults) = &self.faults {
             faults.before_commit()?;
         }
+        failpoint::reached("log::before_commit");
         self.execute("COMMIT")?;
+        failpoint::reached("log::after_commit");
         if self.faults.as_ref().is_some_and(|faults| faults.after_commit()) {
             return Err(StoreError::Closed);
         }
@@ -384,6 +388,7 @@ impl WriterThread {
         for number in moved.iter().filter(|number| self.observer.is_watched(**number)) {
             if let Some(head) = self.heads.peek(*number) {
                 let events = appended.remove(number).unwrap_or_default();
+                failpoint::reached("log::before_publish");
                 self.observer.advanced(*number, head.state(), events);
             }
         }

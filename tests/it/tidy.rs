@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// What lies below names nothing of what lies above. Names on one line are siblings.
 const LAYERS: [&[&str]; 8] = [
-    &["clock", "entropy", "metrics", "mutants", "tasks"],
+    &["clock", "entropy", "failpoint", "metrics", "mutants", "tasks"],
     &["domain"],
     &["store", "protocol", "tls", "keyring"],
     &["outbound"],
