@@ -215,7 +215,7 @@ pub(super) fn next_step(
     hold_ms: i64,
     skip_gaps: bool,
 ) -> Step {
-    if cursor.saturating_add(1 + u64::from(mutant("retention_off_by_one"))) < state.oldest {
+    if cursor.saturating_add(1) < state.oldest {
         let to = state.oldest - 1;
         return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };
     }

@@ -9,6 +9,7 @@ use super::Store;
 use super::error::StoreError;
 use super::writer::Unit;
 use crate::failpoint;
+use crate::mutants::mutant;
 
 /// Rows removed in one unit: appends run between two of them.
 pub(super) const ROWS_PER_UNIT: u32 = 2000;
@@ -162,6 +163,7 @@ impl Unit<'_> {
     fn remove_some(&mut self, stream_no: i64) -> Result<bool, StoreError> {
         let first = stream_no << 32;
         let end = first + self.heads.get(self.connection, stream_no)?.head.oldest() as i64;
+        let end = end + i64::from(mutant("retention_off_by_one"));
         let (rows, bytes, last): (i64, i64, Option<i64>) = self
             .connection
             .prepare_cached(

@@ -229,6 +229,10 @@ impl Follower {
             self.breach("L6", &format!("{sequence} after {}", self.last));
         }
         self.last = self.last.max(sequence);
+        let Client { net, gateway, tenant, .. } = &self.client;
+        if !self.retention && !net.is_on_disk(gateway, (tenant, &self.run), sequence) {
+            self.breach("L5", &format!("saw {sequence}, which is not on the disk"));
+        }
         let (events, _) = (self.truth)();
         match events.get(&sequence) {
             Some(text) if data.starts_with(&format!("{{\"event\":{text},\"federation\":")) => {}

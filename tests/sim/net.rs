@@ -43,6 +43,8 @@ pub(crate) struct Net {
     /// Connections so far, by way.
     connections: Mutex<BTreeMap<(String, String), u64>>,
     pub(crate) trace: Arc<Trace>,
+    /// Looks into the databases of the gateways, by host.
+    pub(crate) databases: Mutex<BTreeMap<String, rusqlite::Connection>>,
     /// What must never have happened.
     pub(crate) breaches: Mutex<Vec<String>>,
 }
@@ -80,6 +82,7 @@ impl Net {
             seed,
             connections: Mutex::default(),
             trace,
+            databases: Mutex::default(),
             breaches: Mutex::default(),
         })
     }
@@ -100,6 +103,17 @@ impl Net {
     pub(crate) fn breach(&self, what: String) {
         self.trace.say(format_args!("BREACH {what}"));
         lock(&self.breaches).push(what);
+    }
+
+    /// Whether the disk of a gateway holds an event.
+    pub(crate) fn is_on_disk(&self, host: &str, (tenant, run): (&str, &str), sequence: u64) -> bool {
+        let databases = lock(&self.databases);
+        let sql = "SELECT 1 FROM runs JOIN events ON position = (stream_no << 32 | ?3)
+                   WHERE tenant_id = ?1 AND run_id = ?2";
+        let held = databases[host]
+            .prepare_cached(sql)
+            .and_then(|mut held| held.exists(rusqlite::params![tenant, run, sequence as i64]));
+        held.expect("a readable database")
     }
 
     /// Opens the port of a host.

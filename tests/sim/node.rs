@@ -132,6 +132,8 @@ impl Node {
             peer.operations = vec![Operation::ForwardIn, Operation::ForwardOut];
             config.peers.push(peer);
         }
+        let database = rusqlite::Connection::open(data.path().join("causeway.db")).expect("the database");
+        lock(&net.databases).insert(host.clone(), database);
         let dice = Dice::new(seed, 10 + index as u64);
         let skew = options.skew.as_millis() as i64;
         let clock = Clock::running(EPOCH_MS + dice.between(0, 2 * skew as u64 + 1) as i64 - skew);
@@ -235,7 +237,7 @@ impl Node {
     pub(crate) fn check_audit(&self) {
         let database = self.config.gateway.data_dir.join("causeway.db");
         match causeway::store::verify_audit(&database, |_, _, _| true) {
-            Ok(report) if report.finding.is_none() && report.records > 0 => {}
+            Ok(report) if report.finding.is_none() => {}
             other => self.net.breach(format!("S3: the audit of {}: {other:?}", self.host)),
         }
     }

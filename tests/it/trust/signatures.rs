@@ -36,15 +36,15 @@ fn digest_of(body: &[u8]) -> String {
 #[tokio::test]
 async fn a_request_that_is_heard_again_does_not_bring_its_process_back() {
     let mut pair = Pair::start_prod().await;
-    let mut before = pair.as_a();
-    before.instance = Some("ins_before".to_owned());
-    let create = before.create("key-1");
-    create.send_to(&pair.b).await.expect(201);
-    let after = Signer { instance: Some("ins_after".to_owned()), ..before.clone() };
-    after.create("key-2").send_to(&pair.b).await.expect(201);
-    pair.b.restart().await; // and has forgotten which process spoke when
-    create.send_to(&pair.b).await.expect(401);
-    after.create("key-3").send_to(&pair.b).await.expect(201);
+    let before = Signer { instance: Some("ins_before".to_owned()), ..pair.as_a() };
+    let captured = before.create("key-1");
+    captured.send_to(&pair.b).await.expect(201);
+    let present = Signer { instance: Some("ins_present".to_owned()), ..before };
+    present.create("key-2").send_to(&pair.b).await.expect(201);
+    pair.b.restart().await; // and it has forgotten who came before whom
+    present.create("key-3").send_to(&pair.b).await.expect(201);
+    captured.send_to(&pair.b).await.expect(401);
+    present.create("key-4").send_to(&pair.b).await.expect(201);
 }
 
 // reliability 4d.32, 4d.33, 4d.34, 4d.35, 4d.37
