@@ -10,7 +10,8 @@
 //! outbound                  the client: reqwest
 //! store | protocol          SQL | the wire
 //! domain                    pure values and decisions
-//! clock | entropy | failpoint | metrics | mutants | tasks
+//! clock | entropy | metrics | tasks
+//! failpoint | mutants       faults on demand, for tests; nothing in a release
 //! ```
 //!
 //! Imports point strictly down; `tests/it/tidy.rs` holds it.

@@ -1,4 +1,4 @@
-//! Deliberate bugs, one at a time, which the tests must find. Without the feature `mutants` there are none.
+//! Deliberate bugs, one at a time, which the tests must find. Without the feature `faults` there are none.
 //!
 //! `tests/mutants` says which test finds which; the environment says which bug is wanted.
 
@@ -42,14 +42,14 @@ pub const ALL: &[&str] = &[
 pub const VARIABLE: &str = "MUTANT";
 
 /// True when this bug is wanted.
-#[cfg(not(feature = "mutants"))]
+#[cfg(not(feature = "faults"))]
 #[inline(always)]
 pub(crate) const fn mutant(_: &str) -> bool {
     false
 }
 
 /// True when this bug is wanted.
-#[cfg(feature = "mutants")]
+#[cfg(feature = "faults")]
 pub(crate) fn mutant(name: &str) -> bool {
     static WANTED: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     debug_assert!(ALL.contains(&name), "{name} is no known bug");
@@ -60,5 +60,5 @@ pub(crate) fn mutant(name: &str) -> bool {
     wanted.as_deref() == Some(name)
 }
 
-#[cfg(all(feature = "mutants", not(debug_assertions)))]
-compile_error!("the feature `mutants` makes bugs: it is for tests, never for a release");
+#[cfg(all(feature = "faults", not(debug_assertions)))]
+compile_error!("the feature `faults` makes bugs: it is for tests, never for a release");

@@ -1,6 +1,6 @@
 //! Cursors: what is accepted is the larger of the query's one number and the header's, and nothing else is.
 
-use causeway::domain::cursor::{CursorInput, start_after};
+use causeway::domain::cursor::{CursorInput, MAX_CURSOR, start_after};
 
 /// Lines of `name=value` are the query, other lines are `Last-Event-ID` headers.
 pub(crate) fn run(data: &[u8]) {
@@ -21,7 +21,7 @@ fn reference(input: &CursorInput<'_>) -> Option<u64> {
         let value = text.iter().fold(0u128, |sum, digit| {
             sum.saturating_mul(10).saturating_add(u128::from(digit.wrapping_sub(b'0')))
         });
-        u64::try_from(value).ok().filter(|_| digits)
+        u64::try_from(value).ok().filter(|value| digits && *value <= MAX_CURSOR)
     };
     let query: Option<Vec<u64>> = input.query.iter().map(|(_, value)| number(value.as_bytes())).collect();
     let headers: Option<Vec<u64>> = input.last_event_id.iter().map(|value| number(value)).collect();

@@ -18,7 +18,7 @@ use crate::support::{Counter, TENANT, allocations, alone, body, event, post, pus
 #[track_caller]
 fn assert_each(what: &str, (fewer, more): (u64, u64), units: usize, bound: f64) {
     let each = (more as f64 - fewer as f64) / units as f64;
-    println!("{what}: {each:.3} allocations each, of at most {bound}");
+    eprintln!("{what}: {each:.3} allocations each, of at most {bound}");
     assert!(each <= bound, "{what} costs {each:.3} allocations, of at most {bound}");
 }
 

@@ -109,7 +109,7 @@ async fn what_is_finished_costs_neither_a_start_nor_a_push_nor_a_follower() {
     }
     let mut grown = Vec::new();
     for ((what, small), (_, large)) in counted[0].iter().zip(&counted[1]) {
-        println!("{what}: {small} after {} runs, {large} after {}", RUNS[0], RUNS[1]);
+        eprintln!("{what}: {small} after {} runs, {large} after {}", RUNS[0], RUNS[1]);
         if *large as f64 > *small as f64 * RATIO + if what.starts_with("bytes") { SLACK } else { 0.0 } {
             grown.push(format!("{what}: {small} became {large}"));
         }

@@ -422,7 +422,7 @@ fn every_mistake_of_a_peer_is_told() {
         ),
         (
             "peer_id = 'a'\nbase_url = 'http://h'\nname = \"a\\nb\"",
-            "peers.a.name: a name has at most 128 bytes",
+            "peers.a.name: a name has at most 128 characters",
         ),
         ("peer_id = 'a'\nbase_url = 'http://h'\noperations = ['all']", "expected one of `forward_in`"),
         (
