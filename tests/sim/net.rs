@@ -284,10 +284,10 @@ impl Net {
         answer.map_err(broken)
     }
 
-    /// Lets a signed request be heard again: what was answered must never be taken a second time, and
+    /// Lets a signed request be heard again: what was taken must never be taken a second time, and
     /// nobody takes what is meant for somebody else.
     fn capture(self: &Arc<Self>, (from, to): (&str, &str), request: &Request<Full<Bytes>>, answered: u16) {
-        if !request.headers().contains_key("signature") || answered == 401 {
+        if !request.headers().contains_key("signature") || answered == 401 || answered >= 500 {
             return;
         }
         let others: Vec<String> = lock(&self.hosts)
