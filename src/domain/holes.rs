@@ -39,6 +39,8 @@ pub enum GapReason {
     HoldTimeout,
     /// The home passed it, or a gateway upstream announced it.
     Upstream,
+    /// This gateway was restored from a copy that does not hold it.
+    Restore,
 }
 
 /// Rows to write: take `removed` away, then put `added` in. Several changes apply in their order.
@@ -272,7 +274,7 @@ impl Hole {
 }
 
 impl GapReason {
-    const ALL: [Self; 3] = [Self::Retention, Self::HoldTimeout, Self::Upstream];
+    const ALL: [Self; 4] = [Self::Retention, Self::HoldTimeout, Self::Upstream, Self::Restore];
 
     /// The name on the wire and in the store.
     pub fn as_str(self) -> &'static str {
@@ -280,6 +282,7 @@ impl GapReason {
             Self::Retention => "retention",
             Self::HoldTimeout => "hold_timeout",
             Self::Upstream => "upstream",
+            Self::Restore => "restore",
         }
     }
 

@@ -141,6 +141,7 @@ impl Pull {
             failures: 0,
             quiet: 0,
             healing: false,
+            gone_to: 0,
             finished_at_home: None,
         };
         self.shared.metrics.readers.inc();
@@ -203,6 +204,8 @@ struct Reader {
     /// Connections in a row that ended well and brought nothing.
     quiet: u32,
     healing: bool,
+    /// The last sequence that the home said is gone, beyond what is held; or 0.
+    gone_to: u64,
     /// What the home said when asked, if it called the run finished.
     finished_at_home: Option<HomeRun>,
 }
@@ -308,6 +311,7 @@ impl Reader {
 
     async fn after(&mut self, visit: Visit) -> Result<Next, StoreError> {
         let healing = std::mem::take(&mut self.healing);
+        self.gone_to = self.gone_to.max(visit.gone_to);
         if visit.brought_new {
             (self.failures, self.quiet, self.finished_at_home) = (0, 0, None);
         }
@@ -366,9 +370,15 @@ impl Reader {
     async fn close(&self, home: &HomeRun) -> Result<Next, StoreError> {
         let state = self.shared.store.stream_state(self.run.stream_no).await?;
         let open = state.holes.iter().filter(|hole| hole.reason.is_none());
-        let gaps: Vec<_> = open.map(|hole| (hole.from, hole.to)).collect();
-        let events = if state.ended { None } else { self.terminal_event(home, state.last + 1) };
-        let batch = ReaderBatch { events: events.into_iter().collect(), gaps, invalid: Vec::new() };
+        let mut gaps: Vec<_> = open.map(|hole| (hole.from, hole.to)).collect();
+        let mut events = Vec::new();
+        if !state.ended {
+            // What the home said is gone at the end is a gap under the closing event, and no part of its count.
+            let end = state.last.max(self.gone_to);
+            gaps.extend((end > state.last).then_some((state.last + 1, end)));
+            events.extend(self.terminal_event(home, end + 1));
+        }
+        let batch = ReaderBatch { events, gaps, invalid: Vec::new() };
         let sender = Sender::Peer(self.peer.id().clone());
         self.shared.store.append_read(self.run.stream_no, sender, batch).await?;
         tracing::info!(run.id = %self.run.key.run, peer.id = %self.peer.id(), status = home.status.as_str(),

@@ -34,6 +34,8 @@ const BATCH_BYTES: usize = 1024 * 1024;
 pub(super) struct Visit {
     /// Something was stored that was not there before.
     pub(super) brought_new: bool,
+    /// The last sequence that the home said is gone, with no event behind it that would show a hole; or 0.
+    pub(super) gone_to: u64,
     /// How it ended.
     pub(super) end: VisitEnd,
 }
@@ -109,7 +111,8 @@ impl Visitor<'_> {
             }
             Err(end) => end,
         };
-        Visit { brought_new: progress.brought_new, end }
+        let gone_to = progress.announced.iter().map(|(_, to)| *to).max().unwrap_or(0);
+        Visit { brought_new: progress.brought_new, gone_to, end }
     }
 
     async fn open(

@@ -85,6 +85,11 @@ pub fn restore(backup: &Path, data_dir: &Path, entropy: &Entropy) -> Result<(), 
         let incarnation = super::random_hex(entropy, 8);
         let copied = Connection::open(part)?;
         copied.execute("UPDATE meta SET value = ?1 WHERE key = 'incarnation'", [incarnation])?;
+        copied.execute_batch(
+            "CREATE TABLE IF NOT EXISTS restored_streams (stream_no INTEGER PRIMARY KEY) STRICT;
+             INSERT OR IGNORE INTO restored_streams
+                 SELECT stream_no FROM streams WHERE home = '' AND ended = 0",
+        )?;
         copied.close().map_err(|(_, error)| error)?;
         Ok(())
     })

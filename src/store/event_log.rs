@@ -20,6 +20,8 @@ use crate::mutants::mutant;
 
 /// Bits of a position that hold the sequence.
 const SEQUENCE_BITS: u32 = 32;
+/// Sequences that a restored stream passes over: more than it can have been given since the copy was made.
+const RESTORED_SKIP: u64 = 1 << 20;
 /// Flag: made by a gateway from the home's status.
 pub(super) const DERIVED: i64 = 1;
 
@@ -66,7 +68,9 @@ impl Unit<'_> {
                 None => Appended::Rejected(rejection),
             });
         }
-        let sequence = event.sequence.unwrap_or_else(|| trial.last().max(trial.oldest() - 1) + 1);
+        let next = trial.last().max(trial.oldest() - 1) + 1;
+        let skipped = if head.restored && event.sequence.is_none() { RESTORED_SKIP } else { 0 };
+        let sequence = event.sequence.unwrap_or(next + skipped);
         let change = match trial.accept(sequence, self.now_ms, limits::HOLES_PER_STREAM) {
             Ok(change) => change,
             Err(error) => return self.not_accepted(stream_no, sender, event, &key, (sequence, error)),
@@ -77,7 +81,19 @@ impl Unit<'_> {
             return self.repeated_id(stream_no, sender, event, &key);
         }
         self.record(stream_no, event, sequence, json, &change)?;
+        if skipped > 0 {
+            self.pass_over_lost(stream_no, (next, sequence - 1))?;
+        }
         Ok(Appended::Stored(sequence))
+    }
+
+    /// After a restore: whoever followed has seen events under some of these sequences, and sees no others there.
+    fn pass_over_lost(&mut self, stream_no: i64, range: (u64, u64)) -> Result<(), StoreError> {
+        self.heads.change(self.connection, stream_no)?.restored = false;
+        self.connection
+            .prepare_cached("DELETE FROM restored_streams WHERE stream_no = ?1")?
+            .execute([stream_no])?;
+        self.mark_gap(stream_no, range, GapReason::Restore)
     }
 
     /// A sequence the head would not take: held already, or out of bounds.

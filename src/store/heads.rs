@@ -33,6 +33,8 @@ pub(super) struct StreamHead {
     pub(super) event_count: u64,
     pub(super) byte_count: u64,
     pub(super) finished_at_ms: Option<i64>,
+    /// It is from a copy, and was given sequences since that are not known here.
+    pub(super) restored: bool,
     saved: Saved,
 }
 
@@ -64,6 +66,7 @@ impl StreamHead {
             event_count: 0,
             byte_count: 0,
             finished_at_ms: None,
+            restored: false,
             saved: Saved::default(),
         }
     }
@@ -315,7 +318,8 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
     let holes = load_holes(connection, number)?;
     let mut statement = connection.prepare_cached(
         "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
-                event_count, byte_count, finished_at, tenant_id
+                event_count, byte_count, finished_at, tenant_id,
+                EXISTS (SELECT 1 FROM restored_streams WHERE restored_streams.stream_no = streams.stream_no)
          FROM streams WHERE stream_no = ?1",
     )?;
     let row = statement
@@ -330,11 +334,12 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
                 row.get::<_, Option<String>>(6)?,
                 (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?, row.get::<_, Option<i64>>(9)?),
                 row.get::<_, String>(10)?,
+                row.get::<_, bool>(11)?,
             ))
         })
         .optional()?
         .ok_or_else(|| missing(number))?;
-    let (home, oldest, last, revision, status, ended, lost, counts, tenant) = row;
+    let (home, oldest, last, revision, status, ended, lost, counts, tenant, restored) = row;
     let (event_count, byte_count, finished_at_ms) = counts;
     let inconsistent =
         |column| StoreError::Inconsistent { table: "streams", column, row: number.to_string() };
@@ -350,6 +355,7 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
         event_count: event_count as u64,
         byte_count: byte_count as u64,
         finished_at_ms,
+        restored,
         saved: Saved::default(),
     };
     Ok(StreamHead { saved: head.as_saved(), ..head })

@@ -9,10 +9,11 @@ use causeway::clock::Clock;
 use causeway::entropy::Entropy;
 use causeway::store::{BackupError, DATABASE_FILE, backup, restore};
 use causeway::tasks::Tasks;
+use serde_json::json;
 
 use crate::support::gateway::{TestGateway, test_config};
 use crate::support::log::{
-    beside, event_text, last_step, number, outcomes, page, push, rows_of, sequences, step,
+    beside, counts, event_text, last_step, number, outcomes, page, push, rows_of, sequences, step,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -215,6 +216,40 @@ async fn a_list_cursor_of_the_log_before_a_restore_is_refused() {
     gateway.start_again().await.expect("it starts");
     assert_eq!(gateway.get(&next).await.expect(409).code(), "cursor_incarnation");
     assert_eq!(sequences(&page(&gateway, "a", 0).await), [1], "a run's sequences come from its home");
+}
+
+// L9: no sequence is given twice
+#[tokio::test]
+async fn a_restored_run_goes_on_behind_a_gap_and_never_under_a_sequence_that_was_seen() {
+    let numbered_here = |id: &str| vec![event_text("open", id, "", "{}")];
+    let mut gateway = gateway().await;
+    push(&gateway, &numbered_here("e1")).await.expect(200);
+    push(&gateway, &[step("theirs", 1)]).await.expect(200);
+    let copy = copied_to(&gateway, "copy.db");
+    backup(&gateway.data_dir(), &copy).expect("a backup");
+    push(&gateway, &numbered_here("e2")).await.expect(200);
+    assert_eq!(sequences(&page(&gateway, "open", 0).await), [1, 2]);
+    gateway.stop().await;
+    remove_database(&gateway.data_dir());
+    restore(&copy, &gateway.data_dir(), &Entropy::from_os()).expect("a restore");
+    gateway.start_again().await.expect("it starts");
+
+    assert_eq!(counts(&push(&gateway, &numbered_here("e1")).await), (1, 0, 1, 0), "that one is held");
+    push(&gateway, &numbered_here("e3")).await.expect(200);
+    gateway.restart().await;
+    push(&gateway, &numbered_here("e4")).await.expect(200);
+    let seen_two = page(&gateway, "open", 2).await;
+    let after = 2 + (1 << 20);
+    assert_eq!(sequences(&seen_two), [after, after + 1], "one gap, and on from there");
+    let gap = &seen_two.json["gaps"][0];
+    assert_eq!((&gap["from_sequence"], &gap["to_sequence"]), (&json!(3), &json!(after - 1)), "{gap}");
+    assert_eq!(gap["reason"], "restore");
+    push(&gateway, &[step("theirs", 2)]).await.expect(200);
+    assert_eq!(
+        sequences(&page(&gateway, "theirs", 0).await),
+        [1, 2],
+        "a sender's own sequences stay its own"
+    );
 }
 
 // A copy that began again at every commit would never end under load.

@@ -459,6 +459,30 @@ async fn over_two_gateways_bytes_gaps_and_the_end_arrive_as_the_home_gave_them()
     );
 }
 
+// A-14, L8: found by the simulator
+#[tokio::test]
+async fn what_the_next_gateway_keeps_no_longer_is_a_gap_below_the_end() {
+    let home = ScriptedOrchestrator::start().await;
+    let (mut far, mut near) = chain(&home).await;
+    let run = far.forward_run("stk_right").await;
+    far.stop().await;
+    home.emit_steps(&run, 3);
+    home.finish(&run, RunStatus::Completed);
+    let held = near.until_run(&run, |run| run["status"] == "completed").await["high_water"].clone();
+    near.config.retention.sweep_interval = Duration::from_millis(50);
+    near.config.retention.max_events_per_tenant = 1;
+    near.restart().await;
+    near.until(&format!("{}?follow=false", events_path(&run)), |answer| answer.status == 410).await;
+    far.start_again().await.expect("it starts");
+    far.until_run(&run, |run| run["status"] == "completed").await;
+    let page = far.get_with(&events_path(&run), &[("accept", "application/json")]).await.expect(200);
+    let events = page.json["events"].as_array().expect("events");
+    assert_eq!(events.len(), 1, "{}", page.text);
+    assert_eq!(events[0]["event"]["sequence"], held.as_u64().expect("a sequence") + 1);
+    let gap = &page.json["gaps"][0];
+    assert_eq!((&gap["from_sequence"], &gap["to_sequence"]), (&Value::from(1), &held), "{}", page.text);
+}
+
 // defect 8
 #[tokio::test]
 async fn a_run_renamed_at_the_next_gateway_is_read_under_its_new_name() {
