@@ -13,8 +13,10 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 const THREAD: &str = "fuzzed-gateway";
-/// The longest a peer of ours may be silent before we hang up: a stream that stays open is no fault.
+/// The longest the gateway may be silent before we hang up: a stream that stays open is no fault.
 const SILENCE: Duration = Duration::from_millis(150);
+/// The longest it may take to say that it lives.
+const PATIENCE: Duration = Duration::from_secs(30);
 const MOST_BYTES: usize = 256 * 1024;
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
@@ -31,7 +33,7 @@ struct Served {
 pub(crate) fn run(data: &[u8]) {
     static SERVED: OnceLock<Served> = OnceLock::new();
     let served = SERVED.get_or_init(serve);
-    let answer = exchange(served.address, data);
+    let answer = exchange(served.address, data, SILENCE);
     if !answer.is_empty() {
         assert!(answer.starts_with(b"HTTP/1.") || answer.starts_with(b"PRI * HTTP/2"), "{:?}", head(&answer));
     }
@@ -41,8 +43,8 @@ pub(crate) fn run(data: &[u8]) {
         answer.windows(10).filter(|bytes| bytes.starts_with(b"HTTP/1.1 ") && bytes[9] != b'1').count();
     assert!(answered <= asked + 1, "{answered} answers to {asked} requests");
     assert!(!PANICKED.load(Ordering::SeqCst), "the gateway panicked");
-    let alive =
-        exchange(served.address, b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let ask = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let alive = exchange(served.address, ask, PATIENCE);
     assert!(alive.starts_with(b"HTTP/1.1 200"), "{:?}", head(&alive));
 }
 
@@ -50,9 +52,9 @@ fn head(answer: &[u8]) -> String {
     String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned()
 }
 
-fn exchange(address: SocketAddr, data: &[u8]) -> Vec<u8> {
+fn exchange(address: SocketAddr, data: &[u8], silence: Duration) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("the gateway accepts");
-    stream.set_read_timeout(Some(SILENCE)).expect("a timeout");
+    stream.set_read_timeout(Some(silence)).expect("a timeout");
     stream.set_nodelay(true).expect("no delay");
     for part in data.split(|byte| *byte == 0xFF) {
         if stream.write_all(part).is_err() {
