@@ -5,6 +5,7 @@ three events and is completed after a while, if it is not canceled before.
 """
 
 import json
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +82,16 @@ class Run:
         }
 
 
+class Server(ThreadingHTTPServer):
+    """A gateway that is killed resets its connections, which is no error here."""
+
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Home:
     """The orchestrator, on a port of loopback."""
 
@@ -88,8 +99,7 @@ class Home:
         self.runs = {}
         self._keys = {}
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.home = self
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
