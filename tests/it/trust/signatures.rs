@@ -37,6 +37,7 @@ fn digest_of(body: &[u8]) -> String {
 async fn a_request_that_is_heard_again_does_not_bring_its_process_back() {
     let mut pair = Pair::start_prod().await;
     let before = Signer { instance: Some("ins_before".to_owned()), ..pair.as_a() };
+    pair.a.stop().await; // whose calls to see whether the other is well come from a process of its own
     let captured = before.create("key-1");
     captured.send_to(&pair.b).await.expect(201);
     let present = Signer { instance: Some("ins_present".to_owned()), ..before };
