@@ -25,15 +25,21 @@ fn every_input_that_was_ever_found_holds_and_so_do_its_neighbours() {
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let neighbours = if name == "server" { NEIGHBOURS_OF_SERVER } else { NEIGHBOURS };
         for (file, input) in &inputs {
-            eprintln!("{name}/{file}");
-            check(input);
+            holds(check, input, &format!("{name}/{file}"));
             for _ in 0..neighbours {
                 let other = &inputs[below(&mut random, inputs.len())].1;
                 let changed = change(input, other, &mut random);
-                eprintln!("{name}/{file} as {:?}", String::from_utf8_lossy(&changed));
-                check(&changed);
+                holds(check, &changed, &format!("a neighbour of {name}/{file}"));
             }
         }
+    }
+}
+
+/// Runs a check, and says which input it was that did not hold.
+fn holds(check: fn(&[u8]), input: &[u8], name: &str) {
+    if let Err(panic) = std::panic::catch_unwind(|| check(input)) {
+        eprintln!("{name}: {:?}", String::from_utf8_lossy(input));
+        std::panic::resume_unwind(panic);
     }
 }
 
