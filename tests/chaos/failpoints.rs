@@ -2,6 +2,7 @@
 //! again, and keeps its promises. Only in a build with the feature `faults`.
 
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -17,9 +18,14 @@ use crate::bench::Bench;
 use crate::history::What;
 use crate::nemesis::say;
 use crate::power;
-use crate::process::{client, is_crash};
+use crate::process::client;
 use crate::support::gateway::envelope;
 use crate::support::orchestrator::{CreateFault, CreateOutcome};
+
+/// True when a process ended without a word: at a failpoint, or killed.
+fn is_crash(status: ExitStatus) -> bool {
+    status.signal().is_some()
+}
 
 /// Every gateway passes these with every commit.
 const LOG: [&str; 4] =

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -72,6 +71,7 @@ impl Process {
     }
 
     /// Sets a variable for the next start; an empty one is taken away.
+    #[cfg(feature = "faults")]
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         if !value.is_empty() {
@@ -249,11 +249,6 @@ pub(crate) fn steady_address() -> SocketAddr {
     let first = 20_000 + (std::process::id() % 100) as u16 * 120;
     let next = || SocketAddr::from(([127, 0, 0, 1], first + TAKEN.fetch_add(1, Ordering::Relaxed) % 120));
     std::iter::repeat_with(next).take(120).find(|address| TcpListener::bind(address).is_ok()).expect("a port")
-}
-
-/// True when a process ended without a word: at a failpoint, or killed.
-pub(crate) fn is_crash(status: ExitStatus) -> bool {
-    status.signal().is_some()
 }
 
 /// A client of gateways, impatient enough for faults.
