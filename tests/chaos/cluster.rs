@@ -123,7 +123,9 @@ impl Cluster {
                 }
             }
             unfinished = left;
-            assert!(Instant::now() < deadline, "these runs never end at a: {unfinished:?}\n{}", self.logs());
+            // To ask for each of very many runs takes longer than to wait for the last of them.
+            let is_over = unfinished.is_empty() || Instant::now() < deadline;
+            assert!(is_over, "these runs never end at a: {unfinished:?}\n{}", self.logs());
             tokio::time::sleep(Duration::from_millis(50)).await; // why: polling another party's HTTP API
         }
     }

@@ -129,11 +129,11 @@ async fn nothing_grows_under_churn_and_kills() {
         }
     }
     let all_answered = crowd::disperse(crowd).await;
+    say(&format!("{seconds} s, {kills} kills\n{}", table(&gauges)));
     cluster.until_quiet().await;
     cluster.take_stock().await;
     let entries = cluster.history.read();
-    say(&format!("{seconds} s, {kills} kills; {}", history::summary(&entries)));
-    say(&table(&gauges));
+    say(&history::summary(&entries));
     checks::assert_all(&entries);
     assert!(all_answered, "somebody was never answered, or a stream never ended\n{}", cluster.logs());
     let rising: Vec<&str> =
