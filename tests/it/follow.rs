@@ -494,7 +494,7 @@ async fn a_follower_goes_on_where_it_was_when_the_gateway_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 pub(crate) async fn a_subscriber_that_does_not_read_is_cut_and_harms_nobody() {
     let mut config = test_config();
-    config.server.write_stall = Duration::from_millis(1500);
+    config.server.write_stall = Duration::from_secs(4);
     let gateway = TestGateway::start_with(config, vec![]).await;
     gateway.push_steps("run_a", [1]).await;
     let mut stalled = open(&gateway, "run_a", "").await;
