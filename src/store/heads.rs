@@ -16,7 +16,7 @@ use crate::domain::run::RunStatus;
 use crate::domain::stream::StreamState;
 
 /// Heads kept in memory. Beyond it the clean ones are dropped and read again when needed.
-const CACHED_HEADS: usize = 50_000;
+const CACHED_HEADS: usize = 10_000;
 
 /// The row of a stream, and its holes.
 #[derive(Debug, Clone)]
@@ -249,11 +249,14 @@ impl Heads {
         for (tenant, by) in grown.iter().filter(|(_, by)| **by != 0) {
             quotas::move_bytes(connection, tenant, *by)?;
         }
-        if self.by_number.len() > CACHED_HEADS {
-            self.by_number.clear();
-            self.numbers.clear();
-        }
         Ok(moved)
+    }
+
+    /// Keeps the cache small, once the group is committed and published.
+    pub(super) fn trim(&mut self) {
+        if self.by_number.len() > CACHED_HEADS {
+            self.clear();
+        }
     }
 
     /// The bytes of a tenant's events, with what this group has changed so far.

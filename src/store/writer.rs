@@ -325,6 +325,7 @@ impl WriterThread {
         self.metrics.log_commits.inc();
         self.chain.committed();
         self.publish(&moved, appended);
+        self.heads.trim();
         Ok(())
     }
 

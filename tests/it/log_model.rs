@@ -33,7 +33,15 @@ impl TailObserver for Unwatched {
 
 /// Opens the log of a directory.
 pub(crate) async fn open(directory: &Path, clock: &Clock, metrics: &Arc<Metrics>) -> Store {
-    let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::clone(metrics));
+    open_heard(directory, clock, (Arc::new(Unwatched), Arc::clone(metrics))).await
+}
+
+/// The same, and somebody hears what is appended.
+pub(crate) async fn open_heard(
+    directory: &Path,
+    clock: &Clock,
+    heard: (Arc<dyn TailObserver>, Arc<Metrics>),
+) -> Store {
     let opened = Store::open(directory, clock.clone(), &Entropy::seeded(1), Tasks::default(), heard).await;
     opened.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -4,15 +4,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use causeway::clock::Clock;
-use causeway::domain::event::{Appended, Sender};
+use causeway::domain::event::{Appended, Sender, StoredEvent};
+use causeway::domain::stream::StreamState;
 use causeway::metrics::Metrics;
-use causeway::store::ReaderBatch;
+use causeway::store::{ReaderBatch, TailObserver};
 use futures_util::future::{join, join_all};
 use serde_json::json;
 
-use crate::log_model::{Push, entry, open};
+use crate::log_model::{Push, entry, open, open_heard};
 use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
 use crate::support::sse_client::SseClient;
@@ -45,6 +47,39 @@ async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself()
     given.sort_unstable();
     given.dedup();
     assert_eq!(given.len(), APPENDS, "no sequence twice");
+    store.close().await;
+}
+
+/// Counts what followers are told.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl TailObserver for Told {
+    fn is_watched(&self, _: i64) -> bool {
+        true
+    }
+
+    fn advanced(&self, _: i64, _: StreamState, events: Vec<StoredEvent>) {
+        self.0.fetch_add(events.len(), Ordering::Relaxed);
+    }
+}
+
+// More streams than the writer keeps in memory: the group that passes its bound is told like every other.
+#[tokio::test]
+async fn followers_are_told_of_every_event_however_many_streams_there_are() {
+    const STREAMS: usize = 12_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let told = Arc::new(Told::default());
+    let heard = (Arc::clone(&told) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
+    let store = open_heard(directory.path(), &Clock::system(), heard).await;
+    for first in (0..STREAMS).step_by(1000) {
+        let push = |run| entry(run, Push { id: run as u32, sequence: None, content: 0, ends: false });
+        store
+            .append_batch(Sender::Client, (first..first + 1000).map(push).collect())
+            .await
+            .expect("a commit");
+        assert_eq!(told.0.load(Ordering::Relaxed), first + 1000);
+    }
     store.close().await;
 }
 
