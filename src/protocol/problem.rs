@@ -116,6 +116,12 @@ pub struct PeerError {
 }
 
 impl PeerError {
+    /// A gateway says that what failed is not itself but a peer of its own.
+    pub fn lies_behind(&self) -> bool {
+        let behind = [ErrorCode::CircuitOpen, ErrorCode::ForwardFailed, ErrorCode::ForwardOutcomeUnknown];
+        self.code.as_deref().is_some_and(|code| behind.iter().any(|known| known.as_str() == code))
+    }
+
     /// Reads an AgentOS or RFC 9457 body; anything else says nothing.
     pub fn parse(body: &[u8]) -> Self {
         let Ok(body) = serde_json::from_slice::<Value>(body) else { return PeerError::default() };

@@ -90,7 +90,7 @@ pub(super) async fn attempt(
     };
     failpoint::reached("forward::after_response");
     let attempted = Attempted::judge(peer, called, (started_at_ms, clock.now_ms()));
-    peer.tell_breaker(permit, attempted.for_breaker());
+    peer.tell_breaker(permit, attempted.for_breaker(peer));
     let outcome = match attempted.outcome {
         AttemptOutcome::Forwarded => "forwarded",
         AttemptOutcome::Refused => "refused",
@@ -174,8 +174,9 @@ impl Attempted {
     }
 
     /// How the breaker counts this call: only what says that the peer is unwell is a failure.
-    fn for_breaker(&self) -> Outcome {
+    fn for_breaker(&self, peer: &Peer) -> Outcome {
         match &self.cause {
+            Cause::Answered { error, .. } if peer.is_gateway() && error.lies_behind() => Outcome::Success,
             Cause::Refused(_) | Cause::Denied(..) => Outcome::Ignored,
             Cause::NeverLeft(_) | Cause::Interrupted(_) => Outcome::Failure,
             Cause::Answered { status: 429, .. } => Outcome::Ignored,

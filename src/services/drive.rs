@@ -83,12 +83,13 @@ impl Driver {
         Arc::clone(&self.shared.indexed)
     }
 
-    /// Makes a forward due now.
-    pub(super) fn wake(&self, id: ForwardId) {
-        if self.shared.turns.is_taken(&id) {
+    /// Makes a forward due now, unless somebody is at work on it or its peer rests.
+    pub(super) fn wake(&self, record: &ForwardRecord) {
+        let rests = || self.find_peer(record).is_some_and(|peer| peer.retry_in().is_some());
+        if self.shared.turns.is_taken(&record.forward_id) || rests() {
             return;
         }
-        let this = self.clone();
+        let (this, id) = (self.clone(), record.forward_id.clone());
         self.shared.tasks.spawn(async move {
             if this.shared.store.wake_forward(&id).await.is_ok() {
                 this.shared.due.notify_one();
@@ -137,6 +138,7 @@ impl Driver {
                 attempt: None,
                 error: None,
                 next_attempt_at_ms: Some(now_ms + millis(this.shared.options.reconcile_backoff)),
+                not_before_ms: None,
                 deadline_at_ms: record.deadline_at_ms,
             };
             if let Err(error) = this.shared.store.settle_without_run(&record.forward_id, settlement).await {
@@ -258,6 +260,7 @@ impl Driver {
             attempt: None,
             error: serde_json::to_string(&problem).ok(),
             next_attempt_at_ms: None,
+            not_before_ms: None,
             deadline_at_ms: record.deadline_at_ms,
         };
         self.note(&record, ForwardState::Expired, &problem);
@@ -362,18 +365,21 @@ impl Driver {
         };
         // The reconciler waits as long as the peer asked, but looks again before the key means nothing there.
         let wait = pause.or(attempted.retry_after).unwrap_or(Duration::from_secs(1));
-        let mut next_attempt_at_ms = self.shared.clock.now_ms() + millis(wait);
+        let now_ms = self.shared.clock.now_ms();
+        let mut next_attempt_at_ms = now_ms + millis(wait);
         if maybe_exists {
             next_attempt_at_ms = next_attempt_at_ms.min(protected_until);
         }
         let deadline_at_ms =
             if verdict == Verdict::Reconcile { protected_until } else { record.deadline_at_ms };
+        let asked = matches!(attempted.cause, Cause::Answered { .. }) && attempted.retry_after.is_some();
         let settlement = Settlement {
             state,
             outcome,
             attempt: attempted.record,
             error: state.is_at_rest().then(|| serde_json::to_string(&problem).unwrap_or_default()),
             next_attempt_at_ms: (!state.is_at_rest()).then_some(next_attempt_at_ms),
+            not_before_ms: asked.then_some(next_attempt_at_ms),
             deadline_at_ms,
         };
         self.note(&record, state, &problem);

@@ -365,7 +365,7 @@ impl Forwarder {
             let problem = stored.unwrap_or_else(|| given_up(&known));
             return Err(problem.with("replayed", true));
         }
-        self.shared.driver.wake(known.forward_id.clone());
+        self.shared.driver.wake(&known);
         let message = "the forward of this idempotency key is still at work; ask again, or look at it";
         Err(Problem::new(ErrorCode::RequestInProgress, message)
             .with("forward_id", known.forward_id.as_str())

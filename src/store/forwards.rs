@@ -17,6 +17,9 @@ use crate::domain::json_equal;
 use crate::domain::run::RunStatus;
 use crate::mutants::mutant;
 
+/// Between an attempt and the next that a repeated key asks for; what a caller is told to wait as well.
+const WAKE_PAUSE_MS: i64 = 1000;
+
 /// One attempt, as kept with its forward.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttemptRecord {
@@ -140,6 +143,8 @@ pub struct Settlement {
     pub error: Option<String>,
     /// When the reconciler is to look at it.
     pub next_attempt_at_ms: Option<i64>,
+    /// Before when the peer asked not to be asked again.
+    pub not_before_ms: Option<i64>,
     /// Until when it is tried from now on.
     pub deadline_at_ms: i64,
 }
@@ -260,25 +265,36 @@ impl Store {
             .await
     }
 
-    /// Makes a forward due now, if it is not at rest.
+    /// Makes a forward due now, if it is not at rest: no sooner than the peer allows, nor than a
+    /// second after its last attempt.
     pub async fn wake_forward(&self, forward_id: &ForwardId) -> Result<(), StoreError> {
-        self.wake(Some(forward_id.clone())).await
-    }
-
-    /// Makes every forward that is not at rest due now: whoever was at work on it is gone.
-    pub async fn wake_all_forwards(&self) -> Result<(), StoreError> {
-        self.wake(None).await
-    }
-
-    async fn wake(&self, forward_id: Option<ForwardId>) -> Result<(), StoreError> {
+        let id = forward_id.clone();
         self.writer
             .run(0, move |unit| {
                 unit.connection
                     .prepare_cached(
-                        "UPDATE forwards SET next_attempt_at = ?2
-                         WHERE state IN ('reserved', 'sending', 'unknown') AND (?1 IS NULL OR forward_id = ?1)",
+                        "UPDATE forwards
+                         SET next_attempt_at = min(coalesce(next_attempt_at, ?2),
+                                                   max(?2, coalesce(not_before, 0), updated_at + ?3))
+                         WHERE forward_id = ?1 AND state IN ('reserved', 'sending', 'unknown')",
                     )?
-                    .execute(params![forward_id.as_ref().map(ForwardId::as_str), unit.now_ms])?;
+                    .execute(params![id.as_str(), unit.now_ms, WAKE_PAUSE_MS])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Makes every forward that is not at rest due, as soon as its peer allows: whoever was at work on it is
+    /// gone.
+    pub async fn wake_all_forwards(&self) -> Result<(), StoreError> {
+        self.writer
+            .run(0, move |unit| {
+                unit.connection
+                    .prepare_cached(
+                        "UPDATE forwards SET next_attempt_at = max(?1, coalesce(not_before, 0))
+                         WHERE state IN ('reserved', 'sending', 'unknown')",
+                    )?
+                    .execute([unit.now_ms])?;
                 Ok(())
             })
             .await

@@ -158,7 +158,7 @@ impl Unit<'_> {
         self.connection
             .prepare_cached(
                 "UPDATE forwards SET state = ?2, outcome = ?3, error = ?4, next_attempt_at = ?5,
-                        deadline_at = ?6, updated_at = ?7
+                        not_before = ?6, deadline_at = ?7, updated_at = ?8
                  WHERE forward_id = ?1",
             )?
             .execute(params![
@@ -167,6 +167,7 @@ impl Unit<'_> {
                 settlement.outcome,
                 settlement.error,
                 settlement.next_attempt_at_ms,
+                settlement.not_before_ms,
                 settlement.deadline_at_ms,
                 self.now_ms
             ])?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use tokio::task::JoinSet;
 
@@ -102,9 +103,11 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     assert_eq!(refused.json["error"]["details"]["outcome"], "not_started");
     let wait: u64 = refused.header("retry-after").parse().expect("seconds");
     assert!((1..=6).contains(&wait), "{wait}");
-    let repeated = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
-    assert_eq!(repeated.code(), "request_in_progress", "whatever the breaker says");
-    assert_ne!(repeated.header("retry-after"), "");
+    for _ in 0..20 {
+        let repeated = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
+        assert_eq!(repeated.code(), "request_in_progress", "whatever the breaker says");
+        assert_ne!(repeated.header("retry-after"), "");
+    }
 
     // Two more that nobody waits for: when the rest is over, one of the three is the probe.
     let sent = [("prefer", "respond-async")];
@@ -120,10 +123,32 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     assert_eq!(home.truth().creates().len(), asked + 1);
     home.release_creates();
     for answer in [unknown, second, third] {
-        forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+        let forward = forward_once(&gateway, &forward_id(&answer), "forwarded").await;
+        let attempts = forward["attempts_total"].as_u64().expect("a number");
+        assert!(attempts < 10, "{attempts} attempts: who repeats a key wakes nothing while the peer rests");
     }
     assert_eq!(gateway.metric("circuit_state{peer=\"stk_b\"}").await, 0.0);
     home.truth().assert_one_run_per_key();
+}
+
+// what lies behind a gateway fails, and the gateway stays reachable for all else
+#[tokio::test]
+async fn a_gateway_whose_own_peer_fails_does_not_rest() {
+    let home = ScriptedOrchestrator::start().await;
+    home.creates(CreateFault::DropAnswer);
+    let mut local = peer("stk_home", &home.base_url(), PeerKind::Orchestrator);
+    local.local = true;
+    let mut config = test_config();
+    config.gateway.stack_id = PeerId::parse("stk_far").expect("a peer id");
+    let far = TestGateway::start_with(config, vec![local]).await;
+    let near = TestGateway::start(vec![peer("stk_far", &far.base_url(), PeerKind::Gateway)]).await;
+    let mut said = Vec::new();
+    for _ in 0..8 {
+        said.push(near.post(FORWARD, &forward_body("stk_far")).await.code().to_owned());
+    }
+    assert!(said.contains(&"forward_failed".to_owned()), "the far gateway's breaker is open: {said:?}");
+    assert_eq!(far.metric("circuit_state{peer=\"stk_home\"}").await, 2.0);
+    assert_eq!(near.metric("circuit_state{peer=\"stk_far\"}").await, 0.0, "{said:?}");
 }
 
 // one slow peer never harms another

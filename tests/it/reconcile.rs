@@ -11,7 +11,7 @@ use causeway::services::peer_options::PeerOptions;
 use crate::support::forwards::{
     FORWARD, audit, forward_id, forward_now, forward_once, keyed_body, run_id, spawn_forward, time_of,
 };
-use crate::support::gateway::{TestGateway, forward_body, peer, test_config};
+use crate::support::gateway::{Answer, TestGateway, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, ScriptedOrchestrator};
 
 fn home_peer(home: &ScriptedOrchestrator) -> PeerOptions {
@@ -128,17 +128,45 @@ async fn a_peer_that_hangs_for_ever_leaves_the_outcome_unknown() {
 #[tokio::test]
 async fn a_repeated_key_wakes_a_forward_that_waits() {
     let home = ScriptedOrchestrator::start().await;
-    let gateway = TestGateway::start(vec![home_peer(&home)]).await;
-    home.next_creates([CreateFault::status_retry_after(503, "3600")]);
+    let mut config = test_config();
+    config.forward.max_attempts = 1;
+    let hour = Duration::from_secs(3600);
+    (config.forward.base_backoff, config.forward.max_backoff, config.forward.reconcile_backoff) =
+        (hour, hour, hour);
+    let gateway = TestGateway::start_with(config, vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::DropAnswer, CreateFault::DropAnswer]);
     let answer = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
     let id = forward_id(&answer);
-    assert_eq!(forward_now(&gateway, &id).await["attempts_total"], 1);
+    // The reconciler tries at once; from then on it would wait for half an hour.
+    let tried = |answer: &Answer| answer.json["forward"]["attempts_total"] == 2;
+    gateway.until(&format!("/v1/federation/forwards/{id}"), tried).await;
     let again = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
     assert_eq!((again.code(), again.header("retry-after")), ("request_in_progress", "1"));
     assert_eq!(forward_id(&again), id);
     forward_once(&gateway, &id, "forwarded").await;
     gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
     home.truth().assert_one_run_per_key();
+}
+
+// F2, A-08: who repeats a key does not make the gateway press a peer that asked for a pause
+#[tokio::test]
+async fn a_repeated_key_does_not_shorten_the_wait_that_a_peer_asked_for() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut config = test_config();
+    config.forward.max_attempts = 1;
+    let mut gateway = TestGateway::start_with(config, vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::status_retry_after(503, "4")]);
+    gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    for round in 0..6 {
+        gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
+        if round == 3 {
+            gateway.restart().await;
+        }
+    }
+    let truth = home.until("another create", |truth| truth.creates().len() > 1).await;
+    let rested = truth.creates()[1].request.at - truth.creates()[0].request.at;
+    assert!(rested >= Duration::from_millis(3900), "rested {rested:?} of 4 s");
+    truth.assert_one_run_per_key();
 }
 
 #[tokio::test]
@@ -152,7 +180,7 @@ async fn respond_async_is_accepted_once_durable_and_goes_on_over_a_restart() {
     assert_eq!(answer.header("location"), format!("/v1/federation/forwards/{id}"));
     assert_eq!(answer.header("preference-applied"), "respond-async");
     let tried = |state: &'static str| {
-        move |answer: &crate::support::gateway::Answer| {
+        move |answer: &Answer| {
             let forward = &answer.json["forward"];
             forward["state"] == state && forward["attempts_total"].as_u64() >= Some(1)
         }

@@ -181,6 +181,7 @@ fn settlement(state: ForwardState, outcome: &'static str) -> Settlement {
         attempt: None,
         error: None,
         next_attempt_at_ms: None,
+        not_before_ms: None,
         deadline_at_ms: 0,
     }
 }

@@ -135,6 +135,11 @@ impl ScriptedOrchestrator {
         self.shared.change(|state| state.script.creates.next.extend(faults));
     }
 
+    /// Drops the faults that still wait for a run-create.
+    pub(crate) fn forgive_creates(&self) {
+        self.shared.change(|state| state.script.creates.next.clear());
+    }
+
     /// The fault of every run-create that finds none waiting.
     pub(crate) fn creates(&self, fault: CreateFault) {
         self.shared.change(|state| state.script.creates.default = fault);

@@ -169,6 +169,15 @@ async fn a_status_bears_the_retry_after_and_body_it_was_given() {
 }
 
 #[tokio::test]
+async fn faults_that_wait_can_be_dropped() {
+    let orchestrator = ScriptedOrchestrator::start().await;
+    orchestrator.next_creates([CreateFault::status(503), CreateFault::status(503)]);
+    assert_eq!(answer(&orchestrator).await.0, 503);
+    orchestrator.forgive_creates();
+    assert_eq!(answer(&orchestrator).await.0, 201);
+}
+
+#[tokio::test]
 async fn a_delayed_create_commits_after_the_delay_even_if_the_caller_left() {
     let orchestrator = ScriptedOrchestrator::start().await;
     orchestrator.next_creates([CreateFault::Delay(SHORT)]);
