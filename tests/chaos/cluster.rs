@@ -101,6 +101,9 @@ impl Cluster {
         for (_, link) in &self.links {
             link.set(ProxyMode::Pass).await;
         }
+        for (_, home) in &self.homes {
+            home.forgive_creates();
+        }
         for gateway in &mut self.gateways {
             gateway.machine.set_disk_full(false);
             gateway.machine.set_clock_offset_ms(0);
