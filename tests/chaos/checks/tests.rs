@@ -155,6 +155,11 @@ fn a_run_missing_in_the_index_and_a_row_without_a_run_are_found() {
     broken(index_is_truth, [create(), made("r1"), indexed("r1"), indexed("r1")]);
     broken(index_is_truth, [create(), made("r1"), indexed("r1"), indexed("r2")]);
     broken(index_is_truth, [made("r1"), indexed("r1")]);
+    // A restore takes the row, unless the run was there before the backup or is asked for again.
+    let [begun, made_meanwhile, over] = restore(made("r1"));
+    sound(index_is_truth, [create(), begun.clone(), made_meanwhile.clone(), over.clone()]);
+    broken(index_is_truth, [create(), made("r1"), begun.clone(), over.clone()]);
+    broken(index_is_truth, [create(), begun, made_meanwhile, over, create()]);
 }
 
 #[test]
