@@ -10,29 +10,24 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Body, Client, Method, Request, Response, redirect, retry};
-use rustls::pki_types::ServerName;
+use reqwest::{Body, Method, Request, Response};
 use url::Url;
 
+use super::connections::Connections;
 use super::identity::OwnIdentity;
 use super::network::{Carrier, Network};
 use super::options::OutboundOptions;
-use super::resolver::{self, PeerResolver};
+use super::resolver;
 use crate::domain::address::AddressRule;
 use crate::domain::id::{PrincipalId, TenantId};
 use crate::domain::limits;
 use crate::domain::tenant_names::TenantNames;
 use crate::protocol::tenant_field::Renaming;
 use crate::protocol::{headers, paths};
-use crate::tls::{self, Expectation, HandshakeError, LivePins, TlsError};
+use crate::tls::{HandshakeError, LivePins};
 
-/// How long an idle connection is kept: less than any server keeps it, so that no request meets a connection
-/// that is being closed, which would leave its outcome unknown.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What every call but an event stream accepts.
 const JSON: &str = "application/json";
-/// Idle connections kept per peer.
-const IDLE_CONNECTIONS: usize = 64;
 
 /// On whose behalf a call is made, and what it belongs to, in our words.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +136,7 @@ pub struct PeerClient {
 
 #[derive(Clone)]
 enum Way {
-    Http(Client),
+    Http(Arc<Connections>),
     Carried(Arc<dyn Carrier>),
 }
 
@@ -159,7 +154,7 @@ impl PeerClient {
         let failed = |reason: String| BuildError { peer: dialled.peer.to_owned(), reason };
         let denied = resolver::check_literal(dialled.base, &dialled.addresses).err();
         let way = match dialled.network {
-            Network::System => Way::Http(http_client(&dialled).map_err(failed)?),
+            Network::System => Way::Http(Arc::new(Connections::new(&dialled).map_err(failed)?)),
             Network::Simulated(carrier) => Way::Carried(Arc::clone(carrier)),
         };
         let authorization = dialled.token.and_then(|token| {
@@ -291,7 +286,9 @@ impl PeerClient {
         }
         let answer = async {
             match &self.way {
-                Way::Http(http) => http.execute(request).await.map_err(|error| failure(&error)),
+                Way::Http(connections) => {
+                    connections.http().execute(request).await.map_err(|error| failure(&error))
+                }
                 Way::Carried(carrier) => carrier.carry(request).await,
             }
         };
@@ -320,42 +317,6 @@ impl PeerClient {
         let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
         (body.freeze(), complete)
     }
-}
-
-fn http_client(dialled: &Dialled<'_>) -> Result<Client, String> {
-    let options = dialled.options;
-    let builder = Client::builder()
-        .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
-        .http1_only()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .no_proxy()
-        .tcp_nodelay(true)
-        .connect_timeout(options.connect_timeout)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .dns_resolver(Arc::new(PeerResolver::system(dialled.addresses.clone())));
-    // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
-    let builder = if dialled.base.scheme() == "https" {
-        builder.tls_backend_preconfigured(client_tls(dialled).map_err(|error| error.to_string())?)
-    } else {
-        builder.tls_certs_only([])
-    };
-    builder.build().map_err(|error| root_cause(&error))
-}
-
-/// What the peer's certificate must be, and ours.
-fn client_tls(dialled: &Dialled<'_>) -> Result<rustls::ClientConfig, TlsError> {
-    let identity = dialled.identity;
-    let name = ServerName::try_from(dialled.tls_name.to_owned()).ok();
-    let expectation = match (&identity.authority, name) {
-        _ if !dialled.pins.load().is_empty() => Expectation::Pins(Arc::clone(&dialled.pins)),
-        (Some(authority), Some(name)) => Expectation::Authority(Arc::clone(authority), name),
-        _ => Expectation::PublicRoots,
-    };
-    let credentials = dialled.signs.then(|| Arc::clone(&identity.credentials));
-    tls::toward_peer(credentials, expectation, &identity.clock)
 }
 
 pub(super) fn retry_after(sent: &HeaderMap) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! Calls to peers: one attempt per call, never a retry. reqwest lives here and nowhere else.
 
 mod client;
+mod connections;
 mod events;
 mod identity;
 mod network;

@@ -166,8 +166,7 @@ impl OwnKeys {
     async fn take_over(&self) {
         let shared = &self.shared;
         let keys = shared.keyring.keys();
-        shared.identity.signer.store(Arc::clone(&keys.present));
-        shared.announce(&keys);
+        // The certificate first: who has heard a signature of the new key counts the old one's days.
         if shared.is_self_issued {
             match self_issued(&keys, &shared.identity.peer_id, shared.clock.now_ms()) {
                 Ok(identity) => shared.identity.credentials.replace(identity),
@@ -176,6 +175,8 @@ impl OwnKeys {
                 }
             }
         }
+        shared.identity.signer.store(Arc::clone(&keys.present));
+        shared.announce(&keys);
         let key = keys.present.public().key_id().to_string();
         tracing::info!(key.id = key, "the gateway's next key took over");
         let by = Actor {

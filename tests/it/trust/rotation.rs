@@ -6,6 +6,7 @@ use std::time::Duration;
 use causeway::clock::Clock;
 use causeway::domain::key::PublicKey;
 use causeway::keyring::Keyring;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::forwards::FORWARD;
@@ -34,6 +35,16 @@ async fn own_keys(operator: &Operator) -> Vec<(String, String)> {
     let text = |key: &Value, name: &str| key[name].as_str().expect("text").to_owned();
     let keys = shown.json["keys"].as_array().expect("keys");
     keys.iter().map(|key| (text(key, "state"), text(key, "public_key"))).collect()
+}
+
+async fn until_present(operator: &Operator, key: &str) {
+    for _ in 0..500 {
+        if own_keys(operator).await[0].1 == key {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+    }
+    panic!("{key} never took over");
 }
 
 //
@@ -67,12 +78,7 @@ async fn a_key_is_rotated_under_way_and_no_caller_notices() {
     assert_eq!(keys(&at_b.peer("stk_a").await), [old.clone(), next.1.clone()]);
 
     clock.advance(Duration::from_secs(3601));
-    for _ in 0..250 {
-        if own_keys(&at_a).await[0].1 == next.1 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
-    }
+    until_present(&at_a, &next.1).await;
     assert_eq!(own_keys(&at_a).await[0], ("present".to_owned(), next.1.clone()));
     pair.a.forward_run("stk_b").await;
     pair.b.forward_run("stk_a").await;
@@ -132,6 +138,32 @@ async fn forwards_go_on_without_a_failure_while_a_key_changes() {
     pair.until_healthy().await;
 }
 
+// connections that are in use all the time were made with the certificate of the old key.
+#[tokio::test]
+async fn no_connection_outlives_the_key_it_was_made_with() {
+    let clock = Clock::manual(1_790_000_000_000);
+    let pair = pair_at(&clock).await;
+    let (at_a, at_b) = (Operator::of(&pair.a), Operator::of(&pair.b));
+    // Each leaves its connection behind for the next.
+    let use_all_connections = async || {
+        for answer in join_all((0..8).map(|_| at_a.act("/v1/federation/peers/stk_b:verify"))).await {
+            let health = &answer.expect(200).json["peer"]["health"];
+            assert_eq!(health["state"], "healthy", "{health}");
+        }
+    };
+    at_a.post("/v1/federation/keys:rotate", &json!({ "overlap": "1h" })).await.expect(200);
+    let next = own_keys(&at_a).await[1].1.clone();
+    at_b.until_peer("stk_a", |peer| keys(peer).len() == 2).await;
+    use_all_connections().await;
+    clock.advance(Duration::from_secs(3601));
+    until_present(&at_a, &next).await;
+    use_all_connections().await;
+    at_b.until_audited("the first use", |record| record["action"] == "peer.key_in_use").await;
+    clock.advance(Duration::from_secs(301));
+    at_b.until_peer("stk_a", |peer| keys(peer) == [next.clone()]).await;
+    use_all_connections().await;
+}
+
 //
 #[tokio::test]
 async fn an_announcement_that_nobody_heard_is_taken_back_without_a_trace() {
@@ -174,12 +206,7 @@ async fn an_announcement_taken_back_after_it_was_heard_locks_nobody_out() {
     let next = own_keys(&at_a).await[1].1.clone();
     at_b.until_peer("stk_a", |peer| keys(peer) == [old.clone(), next.clone()]).await;
     clock.advance(Duration::from_secs(3601));
-    for _ in 0..250 {
-        if own_keys(&at_a).await[0].1 == next {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
-    }
+    until_present(&at_a, &next).await;
     pair.a.forward_run("stk_b").await;
     clock.advance(Duration::from_secs(301));
     at_b.until_peer("stk_a", |peer| keys(peer) == [next.clone()]).await;
