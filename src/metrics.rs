@@ -2,6 +2,8 @@
 //!
 //! Labels come from configured names and fixed words only: nobody outside can make a new time series.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -48,6 +50,15 @@ pub struct PeerOutcome {
     pub peer: String,
     /// The word.
     pub outcome: &'static str,
+}
+
+/// Alerts of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AlertLabels {
+    /// What is the matter, a fixed word.
+    pub code: &'static str,
+    /// How urgent it is, a fixed word.
+    pub severity: &'static str,
 }
 
 type Seconds = Family<RouteLabel, Histogram, fn() -> Histogram>;
@@ -131,8 +142,16 @@ metrics! {
         "circuit_state", "A peer's breaker: 0 closed, 1 half open, 2 open";
     peer_state: Family<PeerLabel, Gauge> = Family::default(),
         "peer_connection_state", "A peer's health: 0 unknown, 1 healthy, 2 degraded, 3 failing, 4 open";
+    peer_latency: Family<PeerLabel, Gauge<f64, AtomicU64>> = Family::default(),
+        "peer_latency_seconds", "How long a peer's last answered health call took";
+    events_given_up: Family<PeerLabel, Counter> = Family::default(),
+        "events_given_up", "Sequences that a peer passed over for good";
     config_drift: Family<PeerLabel, Gauge> = Family::default(),
         "config_drift", "1 while a peer of this domain has another policy";
+    alerts: Family<AlertLabels, Gauge> = Family::default(),
+        "alerts", "Alerts that held at the last look, by code and severity";
+    alert_webhooks: Family<Outcome, Counter> = Family::default(),
+        "alert_webhooks", "Attempts to tell a webhook of an alert, by outcome; dropped: its queue was full";
     retained_removed: Counter = Counter::default(),
         "retention_streams_removed", "Streams whose events retention removed";
     log_commits: Counter = Counter::default(),

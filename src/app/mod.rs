@@ -20,13 +20,17 @@ use crate::http::{GatewayIdentity, House, Services, StreamSlots};
 use crate::keyring::KeyringError;
 use crate::metrics::Metrics;
 use crate::outbound::BuildError;
+use crate::services::alerts::{Alerts, Watched, WebhookError, WebhookGround};
+use crate::services::deliveries::Deliveries;
 use crate::services::drive::Driver;
 use crate::services::follow::Follow;
 use crate::services::forward::Forwarder;
 use crate::services::hub::Hub;
 use crate::services::index_file::{self, IndexFileError};
 use crate::services::ingest::Ingest;
+use crate::services::links::Links;
 use crate::services::pull::Pull;
+use crate::services::quota_gate::QuotaGate;
 use crate::services::reconcile;
 use crate::services::roster::{Roster, RosterError};
 use crate::services::runs::Runs;
@@ -77,6 +81,9 @@ pub enum StartError {
     /// The keys of JWTs.
     #[error("jwt: {0}")]
     Jwt(String),
+    /// A webhook.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// The control socket.
     #[error("the control socket {path} cannot be made: {source}")]
     Control {
@@ -236,14 +243,14 @@ impl Parts {
             config.forward.clone(),
             tasks.clone(),
         )?;
-        let quotas = quotas(config);
+        let quotas = QuotaGate::new(quotas(config), clock.clone(), Arc::clone(&metrics));
         let forwarder = Forwarder::new(
             driver.clone(),
             admission.clone(),
             (store.clone(), peers.clone()),
             chance(),
             Arc::clone(&metrics),
-            (config.forward.clone(), quotas, stack_id),
+            (config.forward.clone(), quotas.clone(), stack_id),
             tasks.clone(),
         );
         let follow = Follow::new(
@@ -270,6 +277,17 @@ impl Parts {
             forward: config.forward.clone(),
             database: config.gateway.data_dir.join(DATABASE_FILE),
         };
+        let has_peer_door = config.peering.listen.is_some();
+        let links = Links::new(admission.clone(), peers.clone(), pull.clone(), has_peer_door);
+        let watched = Watched {
+            sweep: sweep.clone(),
+            links: links.clone(),
+            own_keys: trust.own_keys.clone(),
+            audit: trust.audit.clone(),
+            quotas: quotas.clone(),
+            tasks: tasks.clone(),
+        };
+        let alerts = alerts(config, ground, (watched, &trust.identity.instance), &metrics)?;
         let slots = StreamSlots::new(
             config.server.max_streams,
             config.server.max_streams_per_principal,
@@ -282,10 +300,13 @@ impl Parts {
             own_keys: trust.own_keys.clone(),
             audit: trust.audit.clone(),
             runs: Runs::new(store.clone(), admission.clone(), peers.clone(), pull.clone()),
-            ingest: Ingest::new(store.clone(), quotas, clock.clone(), Arc::clone(&metrics)),
+            ingest: Ingest::new(store.clone(), quotas, Arc::clone(&metrics)),
             forwarder,
             follow,
             peers: peers.clone(),
+            links,
+            deliveries: Deliveries::new(store.clone(), clock.clone()),
+            alerts,
             sweep,
             identity: identity(config, &trust),
             slots,
@@ -325,8 +346,26 @@ impl Parts {
         services.roster.start();
         trust.start(config, tasks)?;
         services.sweep.clone().start(tasks);
+        services.alerts.start(tasks);
         Ok(doors)
     }
+}
+
+fn alerts(
+    config: &Config,
+    ground: &Ground,
+    (watched, instance): (Watched, &str),
+    metrics: &Arc<Metrics>,
+) -> Result<Alerts, WebhookError> {
+    let webhooks = WebhookGround {
+        profile: config.gateway.profile,
+        outbound: config.outbound.clone(),
+        network: ground.network.clone(),
+        clock: ground.clock.clone(),
+        entropy: ground.entropy.clone(),
+        metrics: Arc::clone(metrics),
+    };
+    Alerts::new(watched, config.alerts.clone(), &webhooks, (config.gateway.stack_id.as_str(), instance))
 }
 
 fn identity(config: &Config, trust: &Trust) -> GatewayIdentity {

@@ -206,3 +206,53 @@ Draining lasts until `resume`, or until the gateway is restarted.
 
 Exit codes:
   0 done   1 refused   64 configuration   69 no gateway runs, or it is not reachable";
+
+/// Of `causeway alerts`.
+pub(super) const ALERTS: &str = "\
+Examples:
+  causeway alerts
+  causeway alerts --json | jq '.items[] | select(.severity == \"critical\")'
+  causeway alerts --url https://gw.example --token-file ops.token
+
+Conditions that hold now, each with what to do. What begins and what ends is in the log,
+and is posted to alerts.webhook_urls.
+
+Exit codes:
+  0 nothing critical   1 something is   64 configuration   69 no gateway runs, or it is not reachable";
+
+/// Of `causeway links`.
+pub(super) const LINKS: &str = "\
+Examples:
+  causeway links
+  causeway links --json | jq '.items[] | {peer_id, state, certificate_expires_at}'
+
+MS is how long the last answered health call took; FAILING are runs whose events cannot
+be read at the peer now.
+
+Exit codes:
+  0 done   1 refused   64 configuration   69 no gateway runs, or it is not reachable";
+
+/// Of `causeway topology`.
+pub(super) const TOPOLOGY: &str = "\
+Examples:
+  causeway topology
+  causeway topology --json | jq .topology.edges
+
+A line for each way that work may go. PROOFS say how the caller shows who it is; an
+operation that is granted and refused all the same has the rule behind it.
+
+Exit codes:
+  0 done   1 refused   64 configuration   69 no gateway runs, or it is not reachable";
+
+/// Of `causeway deliveries`.
+pub(super) const DELIVERIES: &str = "\
+Examples:
+  causeway deliveries
+  causeway deliveries --peer stk_b --state unknown
+  causeway deliveries --state expired --limit 1000 --json | jq '.items[].last_error'
+
+Forwards of all tenants, the newest first, without their content. `expired` with the
+outcome `unknown` may have a run at the peer that nobody follows.
+
+Exit codes:
+  0 done   1 refused   2 usage   64 configuration   69 no gateway runs, or it is not reachable";

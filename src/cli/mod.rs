@@ -23,6 +23,7 @@ mod help;
 mod key;
 mod line;
 mod logging;
+mod monitor;
 mod openapi;
 mod operator;
 mod orchestrator;
@@ -97,6 +98,18 @@ enum Command {
     /// Show and verify the trail of decisions and changes
     #[command(subcommand, after_help = AUDIT)]
     Audit(audit::AuditCommand),
+    /// List what wants attention at a running gateway
+    #[command(after_help = ALERTS)]
+    Alerts(operator::OperatorArgs),
+    /// List the way to each peer: how it is, since when and why
+    #[command(after_help = LINKS)]
+    Links(operator::OperatorArgs),
+    /// Show which way work may go between a gateway and its peers
+    #[command(after_help = TOPOLOGY)]
+    Topology(operator::OperatorArgs),
+    /// List forwards: where they go and how that goes
+    #[command(after_help = DELIVERIES)]
+    Deliveries(Box<monitor::DeliveriesArgs>),
     /// Hold new work off a running gateway, or let it in again
     #[command(subcommand, after_help = GATEWAY)]
     Gateway(gateway_cmd::GatewayCommand),
@@ -146,6 +159,10 @@ async fn run(command: Command) -> Outcome {
         Command::Peer(command) => peer::run(command).await,
         Command::Key(command) => key::run(command).await,
         Command::Audit(command) => audit::run(command).await,
+        Command::Alerts(args) => monitor::alerts(&args).await,
+        Command::Links(args) => monitor::links(&args).await,
+        Command::Topology(args) => monitor::topology(&args).await,
+        Command::Deliveries(args) => monitor::deliveries(&args).await,
         Command::Gateway(command) => gateway_cmd::run(command).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Bench(args) => bench::run(args).await,
@@ -224,6 +241,10 @@ mod tests {
             "causeway key rotate --cancel",
             "causeway audit list --subject operator:alice --limit 10",
             "causeway audit verify --sink audit.jsonl --data-dir data",
+            "causeway alerts --json",
+            "causeway links --url https://gw --token-file t",
+            "causeway topology --config c.toml",
+            "causeway deliveries --peer stk_b --state expired --tenant acme --limit 500",
             "causeway gateway drain",
             "causeway config check --live --config c.toml",
             "causeway demo --once --input -",
@@ -259,6 +280,9 @@ mod tests {
             "causeway peer add stk_b --url https://b --kind server",
             "causeway key rotate --cancel --overlap 1h",
             "causeway audit list --limit 0",
+            "causeway deliveries --state lost",
+            "causeway deliveries --limit 0",
+            "causeway deliveries --peer 'a b'",
             "causeway gateway",
             "causeway orchestrator --listen 0.0.0.0:9090",
             "causeway orchestrator --run-time 0s",

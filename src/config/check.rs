@@ -29,7 +29,9 @@ pub(super) fn check(config: &Config, draft: &mut Draft) {
 }
 
 fn check_durations(config: &Config, draft: &mut Draft) {
-    let Config { server, events, forward, outbound, reader, retention, peering, limits, audit, .. } = config;
+    let Config {
+        server, events, forward, outbound, reader, retention, peering, limits, audit, alerts, ..
+    } = config;
     for (key, duration) in [
         ("server.handshake_timeout", server.handshake_timeout),
         ("server.header_timeout", server.header_timeout),
@@ -58,6 +60,10 @@ fn check_durations(config: &Config, draft: &mut Draft) {
         ("peering.rotation_overlap", peering.rotation_overlap),
         ("limits.ticket_lifetime", limits.ticket_lifetime),
         ("audit.checkpoint_interval", audit.checkpoint_interval),
+        ("alerts.interval", alerts.interval),
+        ("alerts.forward_patience", alerts.forward_patience),
+        ("alerts.certificate_notice", alerts.certificate_notice),
+        ("alerts.webhook_backoff", alerts.webhook_backoff),
     ] {
         if let Some(message) = outside(duration, Duration::from_nanos(1)) {
             draft.refuse_checked(key, &message);
@@ -68,6 +74,7 @@ fn check_durations(config: &Config, draft: &mut Draft) {
         ("events.gap_hold", events.gap_hold),
         ("events.gap_hold_pushed", events.gap_hold_pushed),
         ("reader.heal_after", reader.heal_after),
+        ("alerts.patience", alerts.patience),
     ] {
         if let Some(message) = outside(duration, Duration::ZERO) {
             draft.refuse_checked(key, &message);
@@ -84,7 +91,7 @@ pub(super) fn outside(duration: Duration, least: Duration) -> Option<String> {
 }
 
 fn check_counts(config: &Config, draft: &mut Draft) {
-    let Config { server, forward, reader, audit, .. } = config;
+    let Config { server, forward, reader, audit, alerts, .. } = config;
     for (key, count, least, most) in [
         ("server.max_connections", server.max_connections as u64, 1, 1_000_000),
         ("server.max_connections_per_network", server.max_connections_per_network as u64, 1, 1_000_000),
@@ -97,6 +104,7 @@ fn check_counts(config: &Config, draft: &mut Draft) {
         ("reader.connect_attempts", reader.connect_attempts.into(), 1, 20),
         ("reader.heal_span", reader.heal_span, 1, 1_000_000),
         ("audit.checkpoint_records", audit.checkpoint_records, 1, 1_000_000),
+        ("alerts.webhook_attempts", alerts.webhook_attempts.into(), 1, 20),
     ] {
         if !(least..=most).contains(&count) {
             draft.refuse_checked(key, &format!("{count} is not allowed: it must be from {least} to {most}"));

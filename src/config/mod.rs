@@ -6,6 +6,7 @@
 
 mod boundary;
 mod check;
+mod check_alerts;
 mod check_peers;
 mod check_profile;
 mod check_trust;
@@ -50,10 +51,11 @@ impl Config {
         if let Some(path) = draft.find_text("gateway.peers_file").map(str::to_owned) {
             peers_file::read(Path::new(&path), &mut draft);
         }
-        let config = draft.to_config();
+        let mut config = draft.to_config();
         check::check(&config, &mut draft);
         check_profile::check(&config, &mut draft);
         check_trust::check(&config, &mut draft);
+        check_alerts::check(&mut config, &mut draft);
         boundary::check(&config, &mut draft);
         check_peers::check(&config, &mut draft);
         match draft.into_errors() {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::options::ServerOptions;
 use crate::outbound::options::OutboundOptions;
+use crate::services::alert_options::AlertsOptions;
 use crate::services::jwt::JwtOptions;
 use crate::services::options::{
     EventsOptions, ForwardOptions, GatewayOptions, ReaderOptions, RetentionOptions,
@@ -43,6 +44,8 @@ pub struct Config {
     pub limits: LimitsOptions,
     /// The trail of decisions and changes.
     pub audit: AuditOptions,
+    /// When a condition is an alert, and who hears of it.
+    pub alerts: AlertsOptions,
     /// What is logged, and how.
     pub log: LogOptions,
     /// Permissions for foreign domains, by domain. Left out: none.

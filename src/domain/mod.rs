@@ -1,6 +1,8 @@
 //! Pure values and decisions: no async, no I/O; time and chance are arguments.
 
 pub mod address;
+pub mod alert;
+mod alert_code;
 pub mod api_token;
 pub mod audit;
 mod audit_finding;
@@ -27,6 +29,7 @@ pub mod key;
 #[cfg(test)]
 mod key_tests;
 pub mod limits;
+pub mod link;
 pub mod peer;
 pub mod policy;
 pub mod rate;

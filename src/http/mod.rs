@@ -9,6 +9,7 @@ mod forwards;
 mod guard;
 mod ingest;
 mod layers;
+mod monitoring;
 pub mod openapi;
 mod operators;
 mod ops;

@@ -18,7 +18,7 @@ use super::extract::{Context, Known, Query, method_not_allowed, read_json};
 use super::reply;
 use super::runs::segment;
 use super::state::State;
-use crate::clock::{millis, rfc3339};
+use crate::clock::rfc3339;
 use crate::domain::id::PeerId;
 use crate::domain::limits;
 use crate::domain::peer::FEATURES;
@@ -126,25 +126,29 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     state.admission.admit_untenanted(&known, Action::ReadPeers, &context.correlation_id)?;
-    let query = Query::of(&uri);
+    let all = state.peers.all();
+    let seen: Vec<&Arc<Peer>> = all.iter().filter(|peer| may_see(&known, peer)).collect();
+    page_by_peer(&context, &uri, seen, |peer| peer.id(), |peer| view(&state, &known, peer))
+}
+
+/// A page of what there is one of per peer, ordered by peer id.
+pub(super) fn page_by_peer<T>(
+    context: &Context,
+    uri: &Uri,
+    all: Vec<T>,
+    id: impl Fn(&T) -> &PeerId,
+    view: impl Fn(&T) -> Value,
+) -> Result<Response, ApiError> {
+    let query = Query::of(uri);
     let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
     let after = query.find("cursor")?.map(open_cursor).transpose()?;
-    let is_left =
-        |peer: &&Arc<Peer>| may_see(&known, peer) && after.as_ref().is_none_or(|after| peer.id() > after);
-    let all = state.peers.all();
-    let mut left: Vec<&Arc<Peer>> = all.iter().filter(is_left).collect();
+    let mut left = all;
+    left.retain(|one| after.as_ref().is_none_or(|after| id(one) > after));
     let more = left.len() > limit as usize;
     left.truncate(limit as usize);
-    let next = left.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(last.id().as_str()));
-    let items: Vec<Value> = left.iter().map(|peer| view(&state, &known, peer)).collect();
-    let response = reply::json(StatusCode::OK, &context, json!({ "items": items, "next_cursor": next }));
-    Ok(match next {
-        None => response,
-        Some(cursor) => {
-            let link = format!("</v1/federation/peers?limit={limit}&cursor={cursor}>; rel=\"next\"");
-            reply::with_header(response, "link", &link)
-        }
-    })
+    let next = left.last().filter(|_| more).map(|last| URL_SAFE_NO_PAD.encode(id(last).as_str()));
+    let items = left.iter().map(view).collect();
+    Ok(reply::page(context, uri.path(), &[("limit", Some(&limit.to_string()))], items, next))
 }
 
 /// The last peer of the page before.
@@ -208,7 +212,6 @@ fn view(state: &State, known: &Known, peer: &Peer) -> Value {
 
 fn common_view(state: &State, peer: &Peer) -> Value {
     let (health, decided) = (peer.health(), peer.decided());
-    let retry_at = peer.retry_in().map(|wait| rfc3339(state.clock.now_ms() + millis(wait)));
     json!({
         "peer_id": peer.id(),
         "stack_id": peer.id(),
@@ -221,15 +224,14 @@ fn common_view(state: &State, peer: &Peer) -> Value {
             "state": health.state.as_str(),
             "reason": health.reason,
             "checked_at": health.checked_at_ms.map(rfc3339),
-            "retry_at": retry_at,
+            "retry_at": peer.retry_at_ms().map(rfc3339),
         },
         "name": peer.options.name,
         "domain": peer.enrolment.domain,
         "standing": decided.standing.as_str(),
         "standing_reason": decided.reason,
         "source": if peer.enrolment.is_configured { "configuration" } else { "enrolled" },
-        "config_drift": peer.enrolment.domain == state.identity.domain
-            && peer.policy_digest().is_some_and(|digest| digest != state.identity.policy_digest),
+        "config_drift": peer.doing().drifts,
         "capabilities": peer.capability_names(),
         "in_flight": peer.in_flight(),
         "streams": state.runs.streams_of(peer.id()),

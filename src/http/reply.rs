@@ -4,7 +4,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::extract::Context;
 
@@ -27,6 +27,23 @@ struct WithCorrelation<'a, T> {
     #[serde(flatten)]
     body: &'a T,
     correlation_id: &'a str,
+}
+
+/// A page of a list at `path`. The link to the next one repeats what was asked for.
+pub(super) fn page(
+    context: &Context,
+    path: &str,
+    asked: &[(&str, Option<&str>)],
+    items: Vec<Value>,
+    next: Option<String>,
+) -> Response {
+    let response = json(StatusCode::OK, context, json!({ "items": items, "next_cursor": next }));
+    let Some(cursor) = next else { return response };
+    let asked = asked.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
+    let query = url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(asked.chain([("cursor", cursor.as_str())]))
+        .finish();
+    with_header(response, "link", &format!("<{path}?{query}>; rel=\"next\""))
 }
 
 /// An answer that is JSON text already.

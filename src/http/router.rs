@@ -13,7 +13,9 @@ use super::authenticate::authenticate;
 use super::error::ApiError;
 use super::extract::{method_not_allowed, other_method};
 use super::state::{Services, State};
-use super::{events, forwards, ingest, layers, openapi, operators, ops, orchestrator, peers, runs};
+use super::{
+    events, forwards, ingest, layers, monitoring, openapi, operators, ops, orchestrator, peers, runs,
+};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::services::options::Profile;
@@ -45,6 +47,11 @@ pub const ROUTES: &[&str] = &[
     "POST /v1/federation/gateway:drain",
     "POST /v1/federation/gateway:resume",
     "GET /v1/federation/audit",
+    "GET /v1/federation/topology",
+    "GET /v1/federation/links",
+    "GET /v1/federation/links/{peer_id}",
+    "GET /v1/federation/deliveries",
+    "GET /v1/federation/alerts",
     "POST /v1/federation/stream-tickets",
     "POST /v1/federation/runs:forward",
     "GET /v1/federation/forwards/{forward_id}",
@@ -137,6 +144,11 @@ fn operators() -> Router<State> {
         .route("/v1/federation/gateway:drain", post(operators::drain))
         .route("/v1/federation/gateway:resume", post(operators::resume))
         .route("/v1/federation/audit", get(operators::list_audit))
+        .route("/v1/federation/topology", get(monitoring::topology))
+        .route("/v1/federation/links", get(monitoring::list_links))
+        .route("/v1/federation/links/{peer_id}", get(monitoring::show_link))
+        .route("/v1/federation/deliveries", get(monitoring::list_deliveries))
+        .route("/v1/federation/alerts", get(monitoring::list_alerts))
 }
 
 /// For AgentOS clients, and for gateways that forward to this one.

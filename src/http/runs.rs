@@ -32,16 +32,9 @@ pub(super) async fn list(
     let page =
         state.runs.list(&caller, status, (query.find("cursor")?, limit), &context.correlation_id).await?;
     let items: Vec<Value> = page.runs.iter().map(|run| view(&state, &caller, run)).collect();
-    let body = json!({ "items": items, "next_cursor": page.next_cursor });
-    let response = reply::json(StatusCode::OK, &context, body);
-    Ok(match page.next_cursor {
-        None => response,
-        Some(cursor) => {
-            let status = status.map(|status| format!("&status={}", status.as_str())).unwrap_or_default();
-            let next = format!("</v1/federation/runs?limit={limit}&cursor={cursor}{status}>; rel=\"next\"");
-            reply::with_header(response, "link", &next)
-        }
-    })
+    let limit = limit.to_string();
+    let asked = [("limit", Some(limit.as_str())), ("status", status.map(RunStatus::as_str))];
+    Ok(reply::page(&context, "/v1/federation/runs", &asked, items, page.next_cursor))
 }
 
 /// Shows one run.

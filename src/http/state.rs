@@ -12,10 +12,13 @@ use crate::metrics::Metrics;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::services::admission::{Action, Admission};
+use crate::services::alerts::Alerts;
 use crate::services::audit_log::AuditLog;
+use crate::services::deliveries::Deliveries;
 use crate::services::follow::Follow;
 use crate::services::forward::Forwarder;
 use crate::services::ingest::Ingest;
+use crate::services::links::Links;
 use crate::services::own_keys::OwnKeys;
 use crate::services::peers::Peers;
 use crate::services::roster::{Actor, Roster};
@@ -67,6 +70,12 @@ pub struct Services {
     pub ingest: Ingest,
     /// The configured peers.
     pub peers: Peers,
+    /// The way to each of them.
+    pub links: Links,
+    /// Forwards, over all tenants.
+    pub deliveries: Deliveries,
+    /// What wants attention.
+    pub alerts: Alerts,
     /// Proves that the log can be written, and measures it.
     pub sweep: Sweep,
     /// Who this gateway is.

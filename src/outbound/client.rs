@@ -7,24 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::tls::TlsInfo;
 use reqwest::{Body, Method, Request, Response};
 use url::Url;
 
-use super::connections::Connections;
+use super::failure::CallFailure;
 use super::identity::OwnIdentity;
-use super::network::{Carrier, Network};
+use super::network::Network;
 use super::options::OutboundOptions;
-use super::resolver;
+use super::way::{Way, retry_after};
 use crate::domain::address::AddressRule;
 use crate::domain::id::{PrincipalId, TenantId};
 use crate::domain::limits;
 use crate::domain::tenant_names::TenantNames;
 use crate::protocol::tenant_field::Renaming;
 use crate::protocol::{headers, paths};
-use crate::tls::{HandshakeError, LivePins};
+use crate::tls::{self, LivePins};
 
 /// What every call but an event stream accepts.
 const JSON: &str = "application/json";
@@ -72,20 +71,6 @@ impl Answer {
     }
 }
 
-/// A call without an answer, by what it proves.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallFailure {
-    /// Name resolution, connect or TLS failed: no byte of the request left.
-    #[error("{0}")]
-    NeverLeft(String),
-    /// The peer may not be dialled at its address, or not for this tenant: no byte left, and none will.
-    #[error("{0}")]
-    Denied(String),
-    /// Bytes may have left.
-    #[error("{0}")]
-    Interrupted(String),
-}
-
 /// Why no client can be made.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client for peer {peer} cannot be made: {reason}")]
@@ -129,15 +114,8 @@ pub struct PeerClient {
     authorization: Option<HeaderValue>,
     identity: Arc<OwnIdentity>,
     signs: bool,
-    denied: Option<String>,
     tenant_names: TenantNames,
     pub(super) options: OutboundOptions,
-}
-
-#[derive(Clone)]
-enum Way {
-    Http(Arc<Connections>),
-    Carried(Arc<dyn Carrier>),
 }
 
 /// A request, ready to be sent.
@@ -152,11 +130,7 @@ impl PeerClient {
     pub fn new(dialled: Dialled<'_>) -> Result<Self, BuildError> {
         let options = dialled.options;
         let failed = |reason: String| BuildError { peer: dialled.peer.to_owned(), reason };
-        let denied = resolver::check_literal(dialled.base, &dialled.addresses).err();
-        let way = match dialled.network {
-            Network::System => Way::Http(Arc::new(Connections::new(&dialled).map_err(failed)?)),
-            Network::Simulated(carrier) => Way::Carried(Arc::clone(carrier)),
-        };
+        let way = Way::to_peer(&dialled).map_err(failed)?;
         let authorization = dialled.token.and_then(|token| {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             value.set_sensitive(true);
@@ -169,7 +143,6 @@ impl PeerClient {
             authorization,
             identity: Arc::clone(dialled.identity),
             signs: dialled.signs,
-            denied: denied.map(|denied| denied.to_string()),
             tenant_names: dialled.tenant_names.clone(),
             options: options.clone(),
         })
@@ -208,9 +181,14 @@ impl PeerClient {
         self.plain(Method::POST, paths::cancel_run(&self.base, run_id), context).await
     }
 
-    /// Makes a `GET` below the base.
-    pub async fn get(&self, segments: &[&str]) -> Result<Answer, CallFailure> {
-        self.plain(Method::GET, paths::below(&self.base, segments), CallContext::OWN).await
+    /// Makes a `GET` below the base; also says when the certificate that was shown ends, in milliseconds since
+    /// the Unix epoch.
+    pub async fn get(&self, segments: &[&str]) -> Result<(Answer, Option<i64>), CallFailure> {
+        let target = (Method::GET, paths::below(&self.base, segments));
+        let prepared = self.prepare(target, CallContext::OWN, HeaderMap::new(), JSON, None)?;
+        let (answer, shown) = self.exchange(prepared).await?;
+        let certificate = shown.as_ref().and_then(TlsInfo::peer_certificate);
+        Ok((answer, certificate.and_then(tls::ends_ms)))
     }
 
     async fn plain(&self, method: Method, url: Url, context: CallContext<'_>) -> Result<Answer, CallFailure> {
@@ -271,34 +249,24 @@ impl PeerClient {
     }
 
     async fn call(&self, prepared: Prepared) -> Result<Answer, CallFailure> {
-        let response = self.send(prepared.request, self.options.answer_timeout).await?;
+        self.exchange(prepared).await.map(|(answer, _)| answer)
+    }
+
+    /// The answer, and what its connection showed.
+    async fn exchange(&self, prepared: Prepared) -> Result<(Answer, Option<TlsInfo>), CallFailure> {
+        let mut response = self.send(prepared.request, self.options.answer_timeout).await?;
+        let shown = response.extensions_mut().remove::<TlsInfo>();
         let status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
         let plain = !response.headers().contains_key(CONTENT_ENCODING);
         let (body, complete) = self.read_body(response).await;
-        Ok(Answer { status, retry_after, body, complete: complete && plain, nonce: prepared.nonce })
+        let complete = complete && plain;
+        Ok((Answer { status, retry_after, body, complete, nonce: prepared.nonce }, shown))
     }
 
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn send(&self, request: Request, wait: Duration) -> Result<Response, CallFailure> {
-        if let Some(denied) = &self.denied {
-            return Err(CallFailure::Denied(denied.clone()));
-        }
-        let answer = async {
-            match &self.way {
-                Way::Http(connections) => {
-                    connections.http().execute(request).await.map_err(|error| failure(&error))
-                }
-                Way::Carried(carrier) => carrier.carry(request).await,
-            }
-        };
-        match tokio::time::timeout(wait, answer).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let waited = humantime::format_duration(wait);
-                Err(CallFailure::Interrupted(format!("no answer within {waited}")))
-            }
-        }
+        self.way.send(request, wait).await
     }
 
     async fn read_body(&self, mut response: Response) -> (Bytes, bool) {
@@ -317,38 +285,4 @@ impl PeerClient {
         let complete = tokio::time::timeout(self.options.body_timeout, read).await.unwrap_or(false);
         (body.freeze(), complete)
     }
-}
-
-pub(super) fn retry_after(sent: &HeaderMap) -> Option<Duration> {
-    sent.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(headers::retry_after)
-}
-
-/// Sorts a failure by whether bytes may have left.
-fn failure(error: &reqwest::Error) -> CallFailure {
-    if let Some(denied) = resolver::denied_address(error) {
-        return CallFailure::Denied(denied.to_string());
-    }
-    // A server that refuses our certificate says so after our side of the handshake, and reads nothing.
-    if let Some(refused) = HandshakeError::find(error).filter(HandshakeError::is_of_certificate) {
-        let hint = match refused {
-            HandshakeError::Alert(_) => "; is this gateway enrolled there, and not revoked?",
-            _ => "",
-        };
-        return CallFailure::NeverLeft(format!("TLS: {refused}{hint}"));
-    }
-    let reason = limits::clean_reason(&root_cause(error));
-    if error.is_connect() || error.is_builder() {
-        CallFailure::NeverLeft(format!("cannot connect: {reason}"))
-    } else {
-        CallFailure::Interrupted(format!("the connection broke: {reason}"))
-    }
-}
-
-/// The innermost cause: the outer ones only repeat the URL.
-pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

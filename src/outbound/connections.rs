@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use reqwest::{Client, redirect, retry};
 use rustls::pki_types::ServerName;
 
-use super::client::{Dialled, root_cause};
+use super::client::Dialled;
+use super::failure::root_cause;
 use super::identity::OwnIdentity;
 use super::resolver::PeerResolver;
 use crate::domain::address::AddressRule;
@@ -92,25 +93,7 @@ impl Recipe {
     fn make(&self) -> Result<Made, String> {
         // Before the handshakes that read it: a client may be newer than it says, never older.
         let shown = self.identity.credentials.current();
-        let builder = Client::builder()
-            .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .referer(false)
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(self.connect_timeout)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .dns_resolver(Arc::new(PeerResolver::system(self.addresses.clone())));
-        // A peer without TLS needs no certificates, and a machine without any is no reason not to start.
-        let builder = if self.is_https {
-            builder.tls_backend_preconfigured(self.tls().map_err(|error| error.to_string())?)
-        } else {
-            builder.tls_certs_only([])
-        };
-        let http = builder.build().map_err(|error| root_cause(&error))?;
+        let http = client(self.is_https, &self.addresses, self.connect_timeout, || self.tls())?;
         Ok(Made { http, shown })
     }
 
@@ -126,4 +109,33 @@ impl Recipe {
         let credentials = self.signs.then(|| Arc::clone(&identity.credentials));
         tls::toward_peer(credentials, expectation, &identity.clock)
     }
+}
+
+/// A client that goes where `rule` lets it, over TLS as `tls` says where it `is_https`.
+pub(super) fn client(
+    is_https: bool,
+    rule: &AddressRule,
+    connect_timeout: Duration,
+    tls: impl FnOnce() -> Result<rustls::ClientConfig, TlsError>,
+) -> Result<Client, String> {
+    let builder = Client::builder()
+        .user_agent(concat!("causeway/", env!("CARGO_PKG_VERSION")))
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .referer(false)
+        .no_proxy()
+        .tcp_nodelay(true)
+        .tls_info(true)
+        .connect_timeout(connect_timeout)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .dns_resolver(Arc::new(PeerResolver::system(rule.clone())));
+    // A place without TLS needs no certificates, and a machine without any is no reason not to start.
+    let builder = if is_https {
+        builder.tls_backend_preconfigured(tls().map_err(|error| error.to_string())?)
+    } else {
+        builder.tls_certs_only([])
+    };
+    builder.build().map_err(|error| root_cause(&error))
 }

@@ -6,7 +6,9 @@ use futures_util::FutureExt;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
 
-use super::client::{CallContext, CallFailure, PeerClient, retry_after, root_cause};
+use super::client::{CallContext, PeerClient};
+use super::failure::{CallFailure, root_cause};
+use super::way::retry_after;
 use crate::domain::limits;
 use crate::mutants::mutant;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use reqwest::{Request, Response};
 
-use super::client::CallFailure;
+use super::failure::CallFailure;
 
 /// The answer's head, with its body still on the way; or what the lack of it proves.
 pub type Carried = Pin<Box<dyn Future<Output = Result<Response, CallFailure>> + Send>>;

@@ -15,3 +15,4 @@ pub mod signature;
 pub mod sse;
 pub mod tenant_field;
 pub mod trace;
+pub mod webhook;

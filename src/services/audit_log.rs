@@ -46,6 +46,8 @@ struct Shared {
     /// The second of late, and how many unknown callers' refusals were written in it.
     unproven: Mutex<(u64, u32)>,
     suppressed: AtomicU64,
+    /// Since when the copy cannot be written, in milliseconds since the Unix epoch, and why.
+    sink_failing: Mutex<Option<(i64, String)>>,
 }
 
 pub use crate::store::AuditFilter;
@@ -90,6 +92,7 @@ impl AuditLog {
             queue,
             unproven: Mutex::default(),
             suppressed: AtomicU64::new(0),
+            sink_failing: Mutex::default(),
         };
         let (store, stopping) = (store.clone(), tasks.stopping().clone());
         tasks.spawn(async move {
@@ -152,6 +155,11 @@ impl AuditLog {
         self.shared.store.audit_rows_before(before.unwrap_or(i64::MAX), filter, limit).await
     }
 
+    /// Since when the copy cannot be written, in milliseconds since the Unix epoch, and why; `None` while it can.
+    pub fn sink_failing(&self) -> Option<(i64, String)> {
+        self.shared.sink_failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn suppress(&self) {
         self.shared.suppressed.fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.backpressure.get_or_create(&Reason { reason: "audit" }).inc();
@@ -207,19 +215,19 @@ impl AuditLog {
     /// Copies every record to `sink` as a line of JSON, until the gateway stops. A file goes on where its last
     /// line stands: nothing is left out, whatever crashed.
     pub fn copy_to(&self, sink: Sink, tasks: &Tasks) {
-        let (store, stopping) = (self.shared.store.clone(), tasks.stopping().clone());
+        let (shared, stopping) = (Arc::clone(&self.shared), tasks.stopping().clone());
         tasks.spawn(async move {
+            let store = &shared.store;
             let moved = store.audit_moved();
             let mut after = None;
             loop {
                 let mut rung = std::pin::pin!(moved.notified());
                 rung.as_mut().enable();
-                match copy(&store, &sink, &mut after).await {
-                    Ok(()) => {}
-                    Err(error) => {
-                        tracing::error!(error, "the audit sink cannot be written; it is tried again");
-                    }
+                let copied = copy(store, &sink, &mut after).await;
+                if let Err(error) = &copied {
+                    tracing::error!(error, "the audit sink cannot be written; it is tried again");
                 }
+                shared.note_sink(copied.err());
                 if stopping.is_cancelled() {
                     return;
                 }
@@ -231,6 +239,14 @@ impl AuditLog {
                 }
             }
         });
+    }
+}
+
+impl Shared {
+    fn note_sink(&self, error: Option<String>) {
+        let mut failing = self.sink_failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_ms = failing.as_ref().map_or_else(|| self.clock.now_ms(), |(since_ms, _)| *since_ms);
+        *failing = error.map(|error| (since_ms, error));
     }
 }
 

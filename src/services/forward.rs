@@ -21,7 +21,7 @@ use super::options::ForwardOptions;
 use super::outcome::{given_up, key_reused, outcome_unknown, stopped, with_retryability};
 use super::peer::{Peer, Refusal};
 use super::peers::{Peers, no_such_peer};
-use super::refusal::quota_exceeded;
+use super::quota_gate::QuotaGate;
 use super::turns::Turn;
 use crate::clock::{Clock, left, millis};
 use crate::domain::forward::ForwardState;
@@ -34,7 +34,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
-use crate::store::{CallerKey, Quotas, Reserved, Store};
+use crate::store::{CallerKey, Reserved, Store};
 use crate::tasks::Tasks;
 
 pub use crate::store::{AttemptRecord, ForwardRecord};
@@ -93,7 +93,7 @@ struct Shared {
     admission: Admission,
     store: Store,
     peers: Peers,
-    quotas: Quotas,
+    quotas: QuotaGate,
     clock: Clock,
     entropy: Entropy,
     metrics: Arc<Metrics>,
@@ -111,7 +111,7 @@ impl Forwarder {
         (store, peers): (Store, Peers),
         (clock, entropy): (Clock, Entropy),
         metrics: Arc<Metrics>,
-        (options, quotas, stack_id): (ForwardOptions, Quotas, &str),
+        (options, quotas, stack_id): (ForwardOptions, QuotaGate, &str),
         tasks: Tasks,
     ) -> Self {
         // Two gateways may bear one stack id, the default say; no two logs bear one incarnation.
@@ -157,13 +157,12 @@ impl Forwarder {
         let (record, key) = self.intent(&command, &place.peer, begun_ms);
         // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
         let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
-        let reserved = self.shared.store.reserve_forward(record, key, self.shared.quotas).await?;
+        let reserved = self.shared.store.reserve_forward(record, key, self.shared.quotas.quotas()).await?;
         failpoint::reached("forward::after_intent");
         match reserved {
             Reserved::KeyReused => Err(key_reused()),
             Reserved::QuotaExceeded(exceeded) => {
-                self.shared.metrics.backpressure.get_or_create(&Reason { reason: "quota" }).inc();
-                Err(quota_exceeded(&exceeded, self.shared.clock.now_ms()))
+                Err(self.shared.quotas.refuse(&command.caller.tenant, &exceeded))
             }
             Reserved::Known(known) => self.replay(*known),
             Reserved::New(record) if command.respond_async => {

@@ -24,20 +24,25 @@ pub(super) struct Heard {
 
 /// Asks one peer, keeps what it answers, and gives back what it says of its keys.
 pub(super) async fn ask(peer: &Peer, own: &OwnIdentity) -> Heard {
+    let begun = own.clock.monotonic();
     let answer = if peer.is_gateway() {
         peer.client.get(&["v1", "federation", "peer", "capabilities"]).await
     } else {
         peer.client.get(&["v1", "health"]).await
     };
+    let answer = answer.map(|(answer, certificate_ends_ms)| {
+        peer.note_answer(own.clock.monotonic().saturating_sub(begun), certificate_ends_ms);
+        answer
+    });
     match answer {
         Ok(answer) if answer.is_success() && peer.is_gateway() => return gateway(peer, own, &answer),
         Ok(answer) if answer.is_success() => {
             peer.set_capabilities(Capabilities::new(ORCHESTRATOR_FEATURES), None);
-            peer.set_health(HealthState::Healthy, None);
+            peer.set_health(HealthState::Healthy, None, true);
         }
         // An orchestrator need not have a health endpoint: that it answers is what counts.
         Ok(answer) if answer.status == 404 && !peer.is_gateway() => {
-            peer.set_health(HealthState::Healthy, None)
+            peer.set_health(HealthState::Healthy, None, true);
         }
         Ok(answer) => {
             let error = PeerError::parse(&answer.body);
@@ -46,12 +51,12 @@ pub(super) async fn ask(peer: &Peer, own: &OwnIdentity) -> Heard {
             // Who does not let us in takes no work from us either.
             let refused = matches!(answer.status, 401 | 403 | 409);
             let state = if refused { HealthState::Failing } else { HealthState::Degraded };
-            peer.set_health(state, Some(reason));
+            peer.set_health(state, Some(reason), true);
         }
         Err(
             CallFailure::NeverLeft(reason) | CallFailure::Denied(reason) | CallFailure::Interrupted(reason),
         ) => {
-            peer.set_health(HealthState::Failing, Some(reason));
+            peer.set_health(HealthState::Failing, Some(reason), false);
         }
     }
     Heard::default()
@@ -59,13 +64,13 @@ pub(super) async fn ask(peer: &Peer, own: &OwnIdentity) -> Heard {
 
 fn gateway(peer: &Peer, own: &OwnIdentity, answer: &Answer) -> Heard {
     let Some(document) = capabilities::parse(&answer.body) else {
-        peer.set_health(HealthState::Degraded, Some("its capabilities cannot be read".to_owned()));
+        peer.set_health(HealthState::Degraded, Some("its capabilities cannot be read".to_owned()), true);
         return Heard::default();
     };
     let proven_by = match prove(peer, &own.peer_id, &document, answer.nonce.as_deref()) {
         Ok(key) => key,
         Err(reason) => {
-            peer.set_health(HealthState::Failing, Some(reason));
+            peer.set_health(HealthState::Failing, Some(reason), true);
             return Heard::default();
         }
     };
@@ -74,8 +79,8 @@ fn gateway(peer: &Peer, own: &OwnIdentity, answer: &Answer) -> Heard {
     peer.set_max_body(document.max_body);
     peer.set_capabilities(document.capabilities, document.idempotency_retention);
     match oddity {
-        Some(reason) => peer.set_health(HealthState::Degraded, Some(reason)),
-        None => peer.set_health(HealthState::Healthy, None),
+        Some(reason) => peer.set_health(HealthState::Degraded, Some(reason), true),
+        None => peer.set_health(HealthState::Healthy, None, true),
     }
     Heard { proven_by, succession: document.succession }
 }

@@ -11,8 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::identity::Caller;
-use super::refusal::quota_exceeded;
-use crate::clock::Clock;
+use super::quota_gate::QuotaGate;
 use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
 use crate::domain::id::EventId;
 use crate::domain::{json_equal, limits};
@@ -21,7 +20,7 @@ use crate::protocol::envelope::{self, InvalidEvent, ParsedEvent, TerminalTypes};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::json_fields::{Fields, InvalidBody};
 use crate::protocol::problem::Problem;
-use crate::store::{Actor, BatchEntry, Quotas, Store, StoreError};
+use crate::store::{Actor, BatchEntry, Store, StoreError};
 
 /// A request body, taken apart as far as needed to know whose it is.
 #[derive(Debug)]
@@ -109,16 +108,15 @@ struct Place {
 #[derive(Clone)]
 pub struct Ingest {
     store: Store,
-    quotas: Quotas,
-    clock: Clock,
+    quotas: QuotaGate,
     metrics: Arc<Metrics>,
     terminal: Arc<TerminalTypes>,
 }
 
 impl Ingest {
     /// Appends to `store`.
-    pub fn new(store: Store, quotas: Quotas, clock: Clock, metrics: Arc<Metrics>) -> Self {
-        Ingest { store, quotas, clock, metrics, terminal: Arc::default() }
+    pub fn new(store: Store, quotas: QuotaGate, metrics: Arc<Metrics>) -> Self {
+        Ingest { store, quotas, metrics, terminal: Arc::default() }
     }
 
     /// Appends what a caller pushed. Answers after it is durable.
@@ -195,11 +193,8 @@ impl Ingest {
             Some(peer) => Sender::Peer(peer.id().clone()),
             None => Sender::Client,
         };
-        match self.store.append_pushed(sender, batch, self.quotas, by).await {
-            Err(StoreError::QuotaExceeded(exceeded)) => {
-                self.metrics.backpressure.get_or_create(&Reason { reason: "quota" }).inc();
-                Err(quota_exceeded(&exceeded, self.clock.now_ms()))
-            }
+        match self.store.append_pushed(sender, batch, self.quotas.quotas(), by).await {
+            Err(StoreError::QuotaExceeded(exceeded)) => Err(self.quotas.refuse(&caller.tenant, &exceeded)),
             appended => Ok(appended?),
         }
     }

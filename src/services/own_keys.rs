@@ -84,6 +84,14 @@ impl OwnKeys {
         self.shared.identity.credentials.current().pin()
     }
 
+    /// Who sees which certificate, and when it ends, in milliseconds since the Unix epoch.
+    pub fn certificates(&self) -> Vec<(&'static str, i64)> {
+        let for_peers = ("peers", &self.shared.identity.credentials);
+        let for_clients = self.shared.for_clients.as_ref().map(|credentials| ("clients", credentials));
+        let all = std::iter::once(for_peers).chain(for_clients);
+        all.map(|(name, credentials)| (name, credentials.current().not_after_ms())).collect()
+    }
+
     /// Announces a successor of the present key.
     pub async fn rotate(&self, overlap: Option<Duration>, by: &Actor) -> Result<(), Problem> {
         let shared = &self.shared;

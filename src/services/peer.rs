@@ -6,21 +6,22 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 
+use super::doing::Doing;
 use super::enrolment::{Enrolment, LearnedKey, accepted_keys, pins};
 use super::options::ForwardOptions;
 use super::peer_options::PeerOptions;
 use crate::clock::Clock;
-use crate::domain::breaker::{Breaker, BreakerOptions, BreakerState, Outcome, Permit};
+use crate::domain::breaker::{Breaker, BreakerOptions};
 use crate::domain::id::PeerId;
 use crate::domain::key::{KeyId, PublicKey};
-use crate::domain::peer::{Capabilities, HealthState, ORCHESTRATOR_FEATURES, PeerKind};
+use crate::domain::peer::{Capabilities, ORCHESTRATOR_FEATURES, PeerKind};
 use crate::domain::policy::{PeerFacts, Standing};
 use crate::domain::retry_budget::RetryBudget;
 use crate::domain::tenant_names::TenantNames;
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, PeerLabel};
 use crate::mutants::mutant;
-use crate::outbound::{OwnIdentity, PeerClient};
+use crate::outbound::PeerClient;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
@@ -30,17 +31,6 @@ use crate::tls::{LivePins, Presented, SpkiPin};
 const RETRY_RATIO: f64 = 0.2;
 const RETRY_FLOOR_PER_SECOND: f64 = 3.0;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
-
-/// How a peer did when it was last asked.
-#[derive(Debug, Clone)]
-pub struct Health {
-    /// From real calls only.
-    pub state: HealthState,
-    /// Why, when it is not healthy.
-    pub reason: Option<String>,
-    /// Milliseconds since the Unix epoch.
-    pub checked_at_ms: Option<i64>,
-}
 
 /// One enrolled peer.
 pub struct Peer {
@@ -53,20 +43,19 @@ pub struct Peer {
     gone: CancellationToken,
     now: Mutex<Now>,
     pins: Arc<LivePins>,
-    breaker: Mutex<Breaker>,
+    pub(super) breaker: Mutex<Breaker>,
     budget: Mutex<RetryBudget>,
     in_flight: Arc<Semaphore>,
     in_flight_limit: usize,
     waiting: Semaphore,
-    health: Mutex<Health>,
+    waiting_limit: usize,
+    pub(super) doing: Mutex<Doing>,
     capabilities: Mutex<Capabilities>,
     retention: Mutex<Duration>,
     max_body: Mutex<Option<u64>>,
-    instances: Mutex<Instances>,
-    policy_digest: Mutex<Option<String>>,
-    clock: Clock,
-    entropy: Entropy,
-    metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) entropy: Entropy,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// What changes without a new entry, so that nothing under way is disturbed.
@@ -77,18 +66,8 @@ struct Now {
     learned: Vec<LearnedKey>,
 }
 
-/// The processes that spoke as this peer: one that was superseded must not come back.
-#[derive(Debug, Default)]
-struct Instances {
-    current: Option<String>,
-    superseded: Vec<String>,
-}
-
 /// The capability without which no run is sent to a gateway.
 const RUNS_FORWARD: &str = "runs.forward";
-
-/// Superseded processes remembered per peer.
-const INSTANCES: usize = 16;
 
 fn assumed_capabilities(options: &PeerOptions) -> Capabilities {
     if !options.capabilities.is_empty() {
@@ -139,12 +118,11 @@ impl Peer {
             in_flight: Arc::new(Semaphore::new(forward.in_flight_per_peer)),
             in_flight_limit: forward.in_flight_per_peer,
             waiting: Semaphore::new(forward.waiting_per_peer),
-            health: Mutex::new(Health { state: HealthState::Unknown, reason: None, checked_at_ms: None }),
+            waiting_limit: forward.waiting_per_peer,
+            doing: Mutex::new(Doing::since(clock.now_ms())),
             capabilities: Mutex::new(assumed_capabilities(&options)),
             retention: Mutex::new(options.idempotency_retention),
             max_body: Mutex::default(),
-            instances: Mutex::default(),
-            policy_digest: Mutex::default(),
             clock: clock.clone(),
             entropy: entropy.clone(),
             metrics: Arc::clone(metrics),
@@ -241,25 +219,6 @@ impl Peer {
         pins(&self.decided(), self.clock.now_ms())
     }
 
-    /// Takes note of the process that speaks as this peer; false when it is one that another had superseded:
-    /// then two processes share one identity.
-    pub fn note_instance(&self, instance: &str) -> bool {
-        let mut instances = lock(&self.instances);
-        if instances.current.as_deref() == Some(instance) {
-            return true;
-        }
-        if instances.superseded.iter().any(|before| before == instance) {
-            return false;
-        }
-        if let Some(before) = instances.current.replace(instance.to_owned()) {
-            if instances.superseded.len() == INSTANCES {
-                instances.superseded.remove(0);
-            }
-            instances.superseded.push(before);
-        }
-        true
-    }
-
     pub(super) fn misfit(&self, selector: &TargetSelector) -> Option<Problem> {
         let unsupported = |message: String| Problem::new(ErrorCode::CapabilityUnsupported, message);
         // A peer chosen by name whose region nobody configured is taken at its name.
@@ -308,29 +267,14 @@ impl Peer {
         self.in_flight_limit - self.in_flight.available_permits().min(self.in_flight_limit)
     }
 
-    /// Asks the breaker for leave to call.
-    pub fn ask_breaker(&self) -> Result<Permit, Refusal> {
-        let chance = self.entropy.fraction();
-        let answer = lock(&self.breaker).try_acquire(self.clock.monotonic(), chance);
-        self.show_circuit();
-        answer.map_err(Refusal::CircuitOpen)
+    /// Creates that may be in flight at once.
+    pub fn in_flight_limit(&self) -> usize {
+        self.in_flight_limit
     }
 
-    /// Tells the breaker how a call went.
-    pub fn tell_breaker(&self, permit: Permit, outcome: Outcome) {
-        let chance = self.entropy.fraction();
-        let outcome = if mutant("breaker_never_opens") { Outcome::Ignored } else { outcome };
-        lock(&self.breaker).record(permit, outcome, self.clock.monotonic(), chance);
-        self.show_circuit();
-    }
-
-    fn show_circuit(&self) {
-        let value = match lock(&self.breaker).state(self.clock.monotonic()) {
-            BreakerState::Closed => 0,
-            BreakerState::HalfOpen => 1,
-            BreakerState::Open { .. } => 2,
-        };
-        self.metrics.circuit_state.get_or_create(&self.label()).set(value);
+    /// Creates that wait for a place.
+    pub fn waiting(&self) -> usize {
+        self.waiting_limit - self.waiting.available_permits().min(self.waiting_limit)
     }
 
     /// Counts a first attempt, which earns budget for retries.
@@ -341,43 +285,6 @@ impl Peer {
     /// Spends from the retry budget; false when it is used up.
     pub fn spend_retry(&self) -> bool {
         mutant("retries_without_budget") || lock(&self.budget).try_retry(self.clock.monotonic())
-    }
-
-    /// How it is doing; an open breaker outweighs the last health call.
-    pub fn health(&self) -> Health {
-        let health = lock(&self.health).clone();
-        match lock(&self.breaker).state(self.clock.monotonic()) {
-            BreakerState::Open { .. } => Health {
-                state: HealthState::Open,
-                reason: Some("recent calls failed; the peer rests before it is tried again".to_owned()),
-                ..health
-            },
-            BreakerState::Closed | BreakerState::HalfOpen => health,
-        }
-    }
-
-    /// When the open breaker lets a probe through, from now.
-    pub fn retry_in(&self) -> Option<Duration> {
-        let now = self.clock.monotonic();
-        match lock(&self.breaker).state(now) {
-            BreakerState::Open { until } => Some(until.saturating_sub(now)),
-            BreakerState::Closed | BreakerState::HalfOpen => None,
-        }
-    }
-
-    /// Takes the result of a health call.
-    pub fn set_health(&self, state: HealthState, reason: Option<String>) {
-        let checked_at_ms = Some(self.clock.now_ms());
-        let before = std::mem::replace(
-            &mut *lock(&self.health),
-            Health { state, reason: reason.clone(), checked_at_ms },
-        );
-        self.metrics.peer_state.get_or_create(&self.label()).set(state as i64);
-        if before.state != state {
-            let reason = reason.unwrap_or_default();
-            tracing::info!(peer.id = %self.id(), from = before.state.as_str(), to = state.as_str(), reason,
-                "a peer's health changed");
-        }
     }
 
     /// Takes what the peer says it can do, unless the operator said so first.
@@ -411,24 +318,6 @@ impl Peer {
         let message = format!("peer `{}` takes bodies of at most {most} bytes", self.id());
         let problem = Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", most);
         Some(problem.with("peer", self.id().as_str()).with("outcome", "not_started"))
-    }
-
-    /// Takes the digest of its policy; says so when two gateways of one domain begin to differ.
-    pub(super) fn set_policy_digest(&self, digest: Option<String>, own: &OwnIdentity) {
-        let mut known = lock(&self.policy_digest);
-        let same_domain = self.enrolment.domain == own.domain;
-        let drifts = same_domain && digest.as_ref().is_some_and(|digest| *digest != own.policy_digest);
-        if drifts && *known != digest {
-            tracing::warn!(peer.id = %self.id(), theirs = digest, ours = own.policy_digest,
-                "config drift: a peer of this domain has another policy");
-        }
-        self.metrics.config_drift.get_or_create(&self.label()).set(i64::from(drifts));
-        *known = digest;
-    }
-
-    /// The digest of its policy, when it said one.
-    pub fn policy_digest(&self) -> Option<String> {
-        lock(&self.policy_digest).clone()
     }
 
     /// For how long a repeated key creates no second run there.

@@ -1,7 +1,5 @@
 //! What an operator says of one peer: where it is, who it is, and what it may do.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::{Host, Url};
 
 use super::options::Profile;
+use super::secret_file;
 use crate::domain::address::{AddressRange, AddressRule};
 use crate::domain::base_url;
 use crate::domain::grants::{Grants, Operation};
@@ -24,8 +23,6 @@ use crate::domain::tenant_names::TenantNames;
 use crate::domain::units::{self, TextForm, quoted};
 use crate::tls::SpkiPin;
 
-/// The longest bearer credential, in bytes; a longer one is an error.
-const MAX_TOKEN_BYTES: u64 = 8 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `[[peers]]`: one peer, by configuration. `peer_id` and `base_url` are required.
@@ -170,22 +167,8 @@ impl PeerOptions {
     /// Reads the credential that `token_file` names.
     pub fn read_token(&mut self) -> Result<(), String> {
         let Some(path) = &self.token_file else { return Ok(()) };
-        let name = path.display();
-        let failed = |error: std::io::Error| format!("{name} cannot be read: {error}");
-        let mut text = String::new();
-        let file = File::open(path).map_err(failed)?;
-        file.take(MAX_TOKEN_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-        match text.trim() {
-            _ if text.len() as u64 > MAX_TOKEN_BYTES => {
-                Err(format!("{name} cannot be read: more than {MAX_TOKEN_BYTES} bytes"))
-            }
-            "" => Err(format!("{name} is empty: it must hold the credential")),
-            token if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                self.token = Some(Secret::new(token.to_owned()));
-                Ok(())
-            }
-            _ => Err(format!("{name} must hold one credential of visible ASCII characters")),
-        }
+        self.token = Some(secret_file::read(path)?);
+        Ok(())
     }
 
     /// True when it can prove who it is, so that it may come in.

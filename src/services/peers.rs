@@ -29,7 +29,8 @@ use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
 use crate::tls::{LivePins, PeerDirectory, Presented};
 
-pub use super::peer::{Health, Refusal};
+pub use super::doing::Health;
+pub use super::peer::Refusal;
 
 /// What every peer is made with.
 pub struct PeerMaker {

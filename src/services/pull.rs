@@ -3,8 +3,8 @@
 //! One task per unfinished run, with a durable cursor (what the log holds), so that a cut, a restart of
 //! either side or a day without the home changes nothing but the time it takes.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use super::options::ReaderOptions;
 use super::peer::Peer;
 use super::peers::Peers;
 use super::read::{Visit, VisitEnd, Visitor, call_context, terminal_types};
+use super::readers::{ReaderCounts, Readers};
 use crate::clock::{Clock, rfc3339};
 use crate::domain::backoff::{Backoff, BackoffError};
 use crate::domain::event::{NewEvent, Sender};
@@ -53,8 +54,7 @@ struct Shared {
     backoff: Backoff,
     tasks: Tasks,
     lines: Mutex<HashMap<PeerId, Arc<Line>>>,
-    /// Streams with a reader; true while it has a place.
-    active: Mutex<HashMap<i64, bool>>,
+    readers: Readers,
 }
 
 impl Pull {
@@ -69,7 +69,7 @@ impl Pull {
         tasks: Tasks,
     ) -> Result<Self, BackoffError> {
         let backoff = Backoff::try_new(options.backoff, options.max_backoff)?;
-        let (active, lines) = (Mutex::default(), Mutex::default());
+        let (readers, lines) = (Readers::default(), Mutex::default());
         let hub = Arc::clone(hub);
         let shared = Shared {
             store,
@@ -83,7 +83,7 @@ impl Pull {
             backoff,
             tasks,
             lines,
-            active,
+            readers,
         };
         Ok(Pull { shared: Arc::new(shared) })
     }
@@ -128,7 +128,7 @@ impl Pull {
             return;
         }
         let Some(peer) = self.shared.may_read(home, &run) else { return };
-        if self.lock().insert(run.stream_no, false).is_some() {
+        if !self.shared.readers.begin(run.stream_no, home) {
             return;
         }
         let reader = Reader {
@@ -150,7 +150,7 @@ impl Pull {
 
     /// How the events of a run come here.
     pub fn follow_state(&self, run: &RunRecord) -> FollowState {
-        match (run.follow.as_str(), self.lock().get(&run.stream_no)) {
+        match (run.follow.as_str(), self.shared.readers.is_placed(run.stream_no)) {
             ("finished", _) => FollowState::Finished,
             ("lost", _) => FollowState::Lost,
             ("pushed", _) => FollowState::Pushed,
@@ -165,8 +165,14 @@ impl Pull {
         lines.get(peer).map_or(0, |line| line.taken())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, bool>> {
-        self.shared.active.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How the readers are doing, by peer; a peer without any is left out.
+    pub fn counts(&self) -> BTreeMap<PeerId, ReaderCounts> {
+        self.shared.readers.counts()
+    }
+
+    /// Readers that may have a place at one peer.
+    pub fn places(&self) -> usize {
+        self.shared.options.streams_per_peer
     }
 }
 
@@ -236,7 +242,7 @@ impl Reader {
             }
         }
         self.shared.metrics.readers.dec();
-        self.set_active(None);
+        self.shared.readers.end(self.run.stream_no);
         // The home may have been let in again between the look at it and here.
         if !is_done {
             Pull { shared: self.shared }.start(self.run);
@@ -264,7 +270,7 @@ impl Reader {
             biased;
             visit = self.visit() => visit,
             () = gone.cancelled() => {
-                self.set_active(Some(false));
+                self.shared.readers.set_placed(self.run.stream_no, false);
                 return Some(Duration::ZERO);
             }
             () = stopping.cancelled() => return None,
@@ -283,12 +289,13 @@ impl Reader {
         self.shared.metrics.readers_waiting.inc();
         let place = self.line.enter(self.run.stream_no).await;
         self.shared.metrics.readers_waiting.dec();
-        self.set_active(Some(true));
+        self.shared.readers.set_placed(self.run.stream_no, true);
         let state = self.state.take();
         let visitor = Visitor {
             run: &self.run,
             peer: &self.peer,
             store: &self.shared.store,
+            readers: &self.shared.readers,
             metrics: &self.shared.metrics,
             options: &self.shared.options,
             terminal: &self.terminal,
@@ -297,16 +304,8 @@ impl Reader {
         };
         let visit = visitor.visit(state).await;
         drop(place);
-        self.set_active(Some(false));
+        self.shared.readers.set_placed(self.run.stream_no, false);
         visit
-    }
-
-    fn set_active(&self, state: Option<bool>) {
-        let mut active = self.shared.active.lock().unwrap_or_else(PoisonError::into_inner);
-        match state {
-            Some(placed) => drop(active.insert(self.run.stream_no, placed)),
-            None => drop(active.remove(&self.run.stream_no)),
-        }
     }
 
     async fn after(&mut self, visit: Visit) -> Result<Next, StoreError> {
@@ -314,6 +313,7 @@ impl Reader {
         self.gone_to = self.gone_to.max(visit.gone_to);
         if visit.brought_new {
             (self.failures, self.quiet, self.finished_at_home) = (0, 0, None);
+            self.shared.readers.recovered(self.run.stream_no);
         }
         match visit.end {
             VisitEnd::Complete => Ok(Next::Done),
@@ -351,6 +351,7 @@ impl Reader {
             return Ok(self.failed(&format!("the peer answered {} when asked", answer.status), None));
         };
         self.failures = 0;
+        self.shared.readers.recovered(self.run.stream_no);
         if !home.status.is_finished() {
             self.shared.store.note_status(self.run.stream_no, home.status).await?;
             self.finished_at_home = None;
@@ -415,6 +416,7 @@ impl Reader {
     }
 
     fn failed(&mut self, reason: &str, wait: Option<Duration>) -> Next {
+        self.shared.readers.failed(self.run.stream_no, reason, self.shared.clock.now_ms());
         if self.failures == self.shared.options.connect_attempts {
             tracing::warn!(run.id = %self.run.key.run, peer.id = %self.peer.id(), reason,
                 "the events of a run cannot be read; it is tried again until they can");

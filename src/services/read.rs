@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::options::ReaderOptions;
 use super::peer::Peer;
 use super::peer_options::TerminalEvent;
+use super::readers::Readers;
 use crate::domain::event::{Appended, NewEvent, Sender};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
@@ -66,6 +67,7 @@ pub(super) struct Visitor<'a> {
     pub(super) run: &'a RunRecord,
     pub(super) peer: &'a Peer,
     pub(super) store: &'a Store,
+    pub(super) readers: &'a Readers,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) options: &'a ReaderOptions,
     pub(super) terminal: &'a TerminalTypes,
@@ -102,6 +104,7 @@ impl Visitor<'_> {
         };
         let end = match self.open(state, &mut progress).await {
             Ok(mut stream) => {
+                self.readers.opened(self.run.stream_no);
                 let end = self.pump(&mut stream, &mut progress).await.unwrap_or_else(VisitEnd::Store);
                 if matches!(end, VisitEnd::Complete) {
                     // Its last bytes are under way: read to the end, the connection serves the next run.
@@ -283,6 +286,7 @@ impl Visitor<'_> {
         }
         tracing::warn!(run.id = %self.run.key.run, peer.id = %self.peer.id(), gaps = ?gaps,
             "the home passed over events for good");
+        self.peer.note_given_up(gaps.iter().map(|(from, to)| to - from + 1).sum());
         let sender = Sender::Peer(self.peer.id().clone());
         let batch = ReaderBatch { gaps, ..ReaderBatch::default() };
         let (_, state) = self.store.append_read(self.run.stream_no, sender, batch).await?;

@@ -223,6 +223,7 @@ impl Roster {
         // Whoever works under the entry goes on: a drain holds off what is new.
         self.save(&enrolment, by, action).await?;
         known.set_standing(standing, reason);
+        known.note_link();
         note_change(&known, by, action);
         Ok(known)
     }

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
 use super::admission::{Action, Admission, Direction, Object};
 use super::identity::Caller;
+use super::list_cursor;
 use super::peer::Peer;
 use super::peers::Peers;
 use super::pull::Pull;
@@ -105,41 +103,18 @@ impl Runs {
             let audited = (caller.subject(), caller.tenant.as_str());
             return Err(self.admission.refuse(denial, audited, Action::ReadRuns, correlation_id));
         }
-        let after = cursor.map(|cursor| self.open_cursor(cursor)).transpose()?;
+        let after = cursor.map(|cursor| list_cursor::open(&self.store, cursor, read_place)).transpose()?;
         let mut records = self.store.list_runs(&caller.tenant, status, after, limit + 1).await?;
         let more = records.len() > limit as usize;
         records.truncate(limit as usize);
-        let next_cursor = records.last().filter(|_| more).map(|last| self.make_cursor(last));
+        let place = |last: &RunRecord| format!("{} {}", last.created_at_ms, last.key.run);
+        let next_cursor =
+            records.last().filter(|_| more).map(|last| list_cursor::make(&self.store, &place(last)));
         let mut runs = Vec::with_capacity(records.len());
         for record in records.into_iter().filter(|run| self.may_see(caller, run)) {
             runs.push(self.view(record).await?);
         }
         Ok(RunPage { runs, next_cursor })
-    }
-
-    fn make_cursor(&self, last: &RunRecord) -> String {
-        let text = format!("{} {} {}", self.store.incarnation(), last.created_at_ms, last.key.run);
-        URL_SAFE_NO_PAD.encode(text)
-    }
-
-    fn open_cursor(&self, cursor: &str) -> Result<(i64, String), Problem> {
-        let invalid = || {
-            Problem::new(ErrorCode::InvalidCursor, "`cursor` must be a next_cursor of this list")
-                .with("field", "cursor")
-        };
-        let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| invalid())?;
-        let text = String::from_utf8(bytes).map_err(|_| invalid())?;
-        let mut parts = text.splitn(3, ' ');
-        let (Some(incarnation), Some(created_at), Some(run)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(invalid());
-        };
-        if incarnation != &**self.store.incarnation() {
-            let message =
-                "the cursor was given by another log: this one was restored since; start again without it";
-            return Err(Problem::new(ErrorCode::CursorIncarnation, message).with("field", "cursor"));
-        }
-        Ok((created_at.parse().map_err(|_| invalid())?, run.to_owned()))
     }
 
     /// How many event streams are open at a peer.
@@ -202,6 +177,12 @@ impl Runs {
             )
         })
     }
+}
+
+/// When a run was made, and its id.
+fn read_place(place: &str) -> Option<(i64, String)> {
+    let (created_at, run) = place.split_once(' ')?;
+    Some((created_at.parse().ok()?, run.to_owned()))
 }
 
 fn cancel_answer(peer: &Peer, called: Result<Answer, CallFailure>) -> Result<HomeRun, Problem> {

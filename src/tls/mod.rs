@@ -30,7 +30,7 @@ pub use client::{Expectation, toward_peer};
 pub use error::TlsError;
 pub use identity::Identity;
 pub use pin::{InvalidPin, SpkiPin};
-pub use presented::{PeerDirectory, Presented, presented};
+pub use presented::{PeerDirectory, Presented, ends_ms, presented};
 pub use reload::Reloadable;
 pub use roots::Roots;
 pub use server::{client_facing, peer_facing};

@@ -81,6 +81,11 @@ pub(super) fn pin_in_date(certificate: &CertificateDer<'_>, now: UnixTime) -> Re
     Ok(SpkiPin::of_spki(&parsed.subject_public_key_info()))
 }
 
+/// The end of a certificate's validity, in milliseconds since the Unix epoch; `None` for what is no certificate.
+pub fn ends_ms(der: &[u8]) -> Option<i64> {
+    validity(&CertificateDer::from(der)).map(|(_, end)| end.saturating_mul(1000))
+}
+
 /// First and last second of validity, since the epoch.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;

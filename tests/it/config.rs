@@ -204,7 +204,7 @@ fn every_mistake_names_its_key_and_what_is_allowed() {
         ("[outbound]\nproxy = 'http://p'", "unknown key; [outbound] has answer_timeout"),
         ("[forwards]\nmax_attempts = 3", ":1:2: forwards: unknown section; did you mean `forward`?"),
         ("listen = '127.0.0.1:1'", "did you mean `peering.listen` or `server.listen`?"),
-        ("[kubernetes]\na = 1", "unknown section; there are audit, events, forward, gateway"),
+        ("[kubernetes]\na = 1", "unknown section; there are alerts, audit, events, forward, gateway"),
         ("[bridge]", "unknown section; did you mean `bridges`?"),
         ("server = 1", "1 is not a section: write [server]"),
         (
@@ -338,6 +338,7 @@ fn every_syntax_error_names_its_line_and_column() {
 #[test]
 fn only_these_durations_may_be_zero() {
     let may_be_zero = [
+        "alerts.patience",
         "events.gap_hold",
         "events.gap_hold_pushed",
         "jwt.leeway",
@@ -351,7 +352,7 @@ fn only_these_durations_may_be_zero() {
         text.starts_with(|c: char| c.is_ascii_digit()) && text.ends_with(['s', 'm', 'h', 'd'])
     });
     let durations: Vec<_> = durations.collect();
-    assert_eq!(durations.len(), 32);
+    assert_eq!(durations.len(), 37);
     for key in durations {
         let loaded = load("", &[(&variable_of(&key), "0s")]);
         assert_eq!(loaded.is_ok(), may_be_zero.contains(&key.as_str()), "{key}");

@@ -240,6 +240,7 @@ pub(crate) async fn every_answer_is_what_the_document_says() {
         cancels(&client, &home, operation).await;
     }
     administration(&client).await;
+    monitoring(&client).await;
     enrolled(&client, &gateway).await;
     lost(&client, &home).await;
     unknown_outcomes(&client, &home).await;
@@ -806,6 +807,48 @@ async fn audit(client: &Checked<'_>) {
     for bad in ["limit=501", "before=-1", "before=x", "action=a&action=b"] {
         page(bad).await.expect_error(400, "invalid_request");
     }
+}
+
+// M-03
+async fn monitoring(client: &Checked<'_>) {
+    let topology = client.ask(Ask::of("getTopology")).await.expect(200).json["topology"].take();
+    let ids = |name: &str, id: &str| -> Vec<String> {
+        let all = topology[name].as_array().expect("a list");
+        all.iter().map(|one| one[id].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(ids("nodes", "node_id"), ["stk_local", "stk_b", "stk_dead"]);
+    assert_eq!(ids("edges", "edge_id"), ["stk_local -> stk_b", "stk_local -> stk_dead"]);
+
+    let first = client.ask(Ask::of("listLinks").query("limit=1")).await.expect(200);
+    let cursor = first.json["next_cursor"].as_str().expect("a cursor");
+    assert!(first.header("link").contains(cursor), "{}", first.header("link"));
+    let second = client.ask(Ask::of("listLinks").query(&format!("cursor={cursor}"))).await.expect(200);
+    assert_eq!(
+        (&first.json["items"][0]["peer_id"], &second.json["items"][0]["peer_id"]),
+        (&json!("stk_b"), &json!("stk_dead"))
+    );
+    client.ask(Ask::of("listLinks").query("cursor=%21")).await.expect_error(400, "invalid_cursor");
+    client.ask(Ask::of("listLinks").query("limit=0")).await.expect_error(400, "invalid_request");
+    client.ask(Ask::of("getLink").at("peer_id", "stk_b")).await.expect(200);
+    client.ask(Ask::of("getLink").at("peer_id", "stk_x")).await.expect_error(404, "peer_not_found");
+
+    let list = |query: &str| client.ask(Ask::of("listDeliveries").query(query));
+    let page = list("peer_id=stk_b&state=forwarded&tenant_id=tnt_demo&limit=1").await.expect(200);
+    let cursor = page.json["next_cursor"].as_str().expect("a cursor");
+    assert!(page.header("link").contains("state=forwarded"), "{}", page.header("link"));
+    let next = list(&format!("state=forwarded&limit=1&cursor={cursor}")).await.expect(200);
+    assert_ne!(next.json["items"][0]["forward_id"], page.json["items"][0]["forward_id"]);
+    for bad in ["state=lost", "peer_id=a%20b", "tenant_id=", "limit=201", "state=sent&state=sent"] {
+        list(bad).await.expect_error(400, "invalid_request");
+    }
+    for bad in ["cursor=%21", "cursor=", "cursor=b3RoZXIgMA"] {
+        list(bad).await.expect_error(400, "invalid_cursor");
+    }
+    // "other 1": a cursor of another log.
+    list("cursor=b3RoZXIgMQ").await.expect_error(409, "cursor_incarnation");
+    // What the scripted home skipped was given up.
+    let alerts = client.ask(Ask::of("listAlerts")).await.expect(200);
+    assert_eq!(alerts.json["items"][0]["alert_id"], "events_given_up/peer:stk_b", "{}", alerts.text);
 }
 
 /// A gateway that signs hears who answers.

@@ -237,6 +237,9 @@ async fn inside_a_file_size_limit() {
     push_until_refused(&gateway, &mut acknowledged).await.expect(503);
     gateway.get("/readyz").await.expect(503);
     gateway.get("/livez").await.expect(200);
+    // M-03: whoever looks before it stops is told.
+    let alerts = gateway.get("/v1/federation/alerts").await.expect(200);
+    assert_eq!(alerts.json["items"][0]["code"], "log_not_writable", "{}", alerts.text);
     all_are_read(&gateway, acknowledged).await;
     gateway.stop().await;
     assert_eq!(rows_of(&beside(&gateway.data_dir()), "r") as u64, acknowledged, "no more and no less");

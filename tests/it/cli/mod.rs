@@ -70,11 +70,18 @@ struct Served {
 impl Served {
     /// Starts `causeway …` and waits until `log` names the URL behind `marker`.
     async fn start(arguments: &[&str], log: &Path, marker: &str) -> Self {
+        Self::start_under(&[], arguments, log, marker).await
+    }
+
+    /// The same, under these variables.
+    async fn start_under(variables: &[(&str, &str)], arguments: &[&str], log: &Path, marker: &str) -> Self {
         let file = std::fs::File::create(log).expect("a log file");
         let again = file.try_clone().expect("the same file");
         let data = arguments.iter().skip_while(|argument| **argument != "--data-dir").nth(1);
         let watch = Watch::over([log.to_owned()].into_iter().chain(data.map(PathBuf::from)).collect());
-        let child = causeway(arguments).stdout(file).stderr(again).spawn().expect("it starts");
+        let mut command = causeway(arguments);
+        let command = command.envs(variables.iter().copied()).stdout(file).stderr(again);
+        let child = command.spawn().expect("it starts");
         let url = async {
             loop {
                 let text = std::fs::read_to_string(log).expect("the log");

@@ -576,3 +576,83 @@ async fn a_gateway_with_tls_is_found_ready_and_trusted_by_its_authority() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("alice"), "{out}");
 }
+
+// M-03
+#[tokio::test]
+async fn what_a_gateway_is_joined_to_and_what_wants_attention_is_a_table() {
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let more = format!(
+        "\n[alerts]\ninterval = \"100ms\"\npatience = \"100ms\"\n\n[outbound]\nhealth_interval = \"100ms\"\n\n\
+         [[peers]]\npeer_id = \"stk_far\"\nbase_url = \"http://{closed}\"\ntenants = [\"acme\"]\n\
+         allowed_addresses = [\"127.0.0.0/8\"]\n"
+    );
+    let mut site = Guarded::start_with("stk_site", &more).await;
+    let mut answer = (0, String::new(), String::new());
+    for _ in 0..250 {
+        answer = site.ask(&["alerts"]).await;
+        if answer.1.contains("peer_unreachable") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party through its CLI
+    }
+    let (code, out, err) = answer;
+    assert!(code == 0 && out.contains("warning") && out.contains("peer:stk_far"), "{code} {out}{err}");
+    let (code, out, err) = site.ask(&["links"]).await;
+    assert!(code == 0 && out.contains("unreachable") && out.contains("cannot connect"), "{code} {out}{err}");
+    let (code, out, err) = site.ask(&["topology"]).await;
+    assert!(code == 0 && out.contains("stk_site") && out.contains("forward_out"), "{code} {out}{err}");
+    let (code, out, err) = site.ask(&["deliveries", "--peer", "stk_far", "--state", "expired"]).await;
+    assert!(code == 0 && out.is_empty() && err.contains("no such forward"), "{code} {out}{err}");
+    assert_eq!(site.json(&["topology"]).await["topology"]["nodes"][1]["node_id"], "stk_far");
+    assert_eq!(site.json(&["links"]).await["items"][0]["state"], "unreachable");
+    assert_eq!(site.json(&["deliveries"]).await["items"], serde_json::json!([]));
+    site.stop().await;
+    let (code, _, err) = site.ask(&["alerts"]).await;
+    assert!(code == 69 && err.contains("no gateway runs"), "{code} {err}");
+}
+
+// M-04: over TLS a webhook must show a certificate that the machine trusts.
+#[tokio::test]
+async fn a_webhook_over_tls_is_told_only_when_its_certificate_is_trusted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    crate::client_tls::write_certificate(directory.path());
+    let config = crate::client_tls::tls_config(directory.path());
+    // Another gateway stands in for the webhook: it answers 404, which only who trusts it hears.
+    let receiver = crate::support::gateway::TestGateway::start_with(config, Vec::new()).await;
+    std::fs::write(path("webhook.secret"), "whsec_Y2FuYXJ5LW9mLXRoZS13ZWJob29rLXNlY3JldC05MDAx")
+        .expect("written");
+    let config = format!(
+        "[gateway]\nprofile = \"prod\"\nstack_id = \"stk_site\"\ndata_dir = \"{}\"\n\n[server]\n\
+         listen = \"127.0.0.1:0\"\n\n[alerts]\ninterval = \"50ms\"\nwebhook_attempts = 1\n\
+         webhook_urls = [\"https://localhost:{}/hook\"]\nwebhook_secret_file = \"{}\"\n\
+         webhook_allowed_addresses = [\"127.0.0.0/8\", \"::1/128\"]\n",
+        path("data").display(),
+        receiver.address().port(),
+        path("webhook.secret").display(),
+    );
+    std::fs::write(path("causeway.toml"), config).expect("a configuration");
+    let (config, log, trusted) = (path("causeway.toml"), path("gateway.log"), path("tls.crt"));
+    for (variables, reason) in
+        [(vec![("SSL_CERT_FILE", text(&trusted))], "answered 404"), (Vec::new(), "TLS: foreign certificate")]
+    {
+        let arguments = ["serve", "--config", text(&config)];
+        let mut gateway = Served::start_under(&variables, &arguments, &log, "ready on ").await;
+        let (code, _, err) = causeway_says(&["gateway", "drain", "--config", text(&config)]).await;
+        assert_eq!(code, 0, "{err}");
+        let told = async {
+            while !std::fs::read_to_string(&log).expect("the log").contains("a webhook was not told") {
+                tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's log
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("it tried");
+        let heard = std::fs::read_to_string(&log).expect("the log");
+        let line = heard.lines().find(|line| line.contains("a webhook was not told")).expect("a line");
+        assert!(line.contains(reason) && line.contains("localhost"), "{line}");
+        assert!(!heard.contains("Y2FuYXJ5"), "{heard}");
+        signal(&gateway.child, "-TERM").await;
+        let status = tokio::time::timeout(PATIENCE, gateway.child.wait()).await.expect("in time");
+        assert!(status.expect("a status").success());
+    }
+}

@@ -138,6 +138,10 @@ pub(crate) async fn no_secret_is_written_anywhere() {
             "/v1/federation/keys",
             "/v1/federation/peers",
             "/v1/federation/policy",
+            "/v1/federation/topology",
+            "/v1/federation/links",
+            "/v1/federation/deliveries",
+            "/v1/federation/alerts",
         ] {
             seen.push_str(&operator.get(path).await.expect(200).text);
         }
