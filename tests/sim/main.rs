@@ -1,7 +1,8 @@
 //! The simulator: gateways as they are, in one process, on virtual time, over a network and disks that fail.
 //!
 //! One seed is one history: `SIM_SEED=n SIM_VERBOSE=1 cargo test --test sim` tells it again. `SIM_SEEDS=n`
-//! runs so many. Every seed that ever failed is in `seeds.txt` and runs first.
+//! runs so many, from `SIM_FIRST=n` on; the CI runs two thousand, others for each commit. Every seed that ever
+//! failed is in `seeds.txt` and runs first.
 
 #![expect(clippy::disallowed_methods, reason = "what is simulated around the gateways is no task of theirs")]
 
