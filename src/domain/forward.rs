@@ -114,6 +114,8 @@ pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
             200..=299 => Unknown,
             425 | 429 => NotSent,
             408 => Unknown,
+            // Something on the way sent the request twice: the other one may have been served.
+            401 if code == Some("signature_replayed") => Unknown,
             409 if code == Some("request_in_progress") => Unknown,
             501 | 505 | 508 => Refused,
             500..=599 if not_started => NotSent,
@@ -233,13 +235,16 @@ mod tests {
         }
         let run = AttemptFact::Answered { status: 201, code: None, not_started: false, has_run: true };
         assert_eq!(classify(run), Forwarded);
-        let busy = AttemptFact::Answered {
-            status: 409,
-            code: Some("request_in_progress"),
+        let coded = |status, code| AttemptFact::Answered {
+            status,
+            code: Some(code),
             not_started: false,
             has_run: false,
         };
+        let busy = coded(409, "request_in_progress");
         assert_eq!(classify(busy), Unknown, "a gateway still at work on our key has not refused it");
+        let heard_before = coded(401, "signature_replayed");
+        assert_eq!(classify(heard_before), Unknown, "what was heard before may have been served");
         let far = AttemptFact::Answered { status: 502, code: None, not_started: true, has_run: false };
         assert_eq!(classify(far), NotSent);
     }
