@@ -169,7 +169,6 @@ impl Gate {
         }
         claim.check_time(self.clock.now_ms()).map_err(signature)?;
         claim.verify(&key).map_err(signature)?;
-        check_standing(&peer)?;
         let until_ms = claim.expires_s.saturating_add(MAX_SKEW_S).saturating_mul(1000);
         if mutant("process_before_nonce") {
             check_instance(&peer, head)?;
@@ -180,6 +179,8 @@ impl Gate {
             let message = "the signature was used before: sign each request anew";
             return Err(Problem::new(ErrorCode::SignatureReplayed, message));
         }
+        // Only now: what a revoked peer sent must not be taken once it is reinstated.
+        check_standing(&peer)?;
         // Only now: a request that is heard again must not bring its process back.
         check_instance(&peer, head)?;
         let succession = Succession::from_text(text(head.headers, headers::KEY_SUCCESSION));

@@ -48,6 +48,19 @@ async fn a_request_that_is_heard_again_does_not_bring_its_process_back() {
     present.create("key-4").send_to(&pair.b).await.expect(201);
 }
 
+// reliability 4d.36: found by the simulator
+#[tokio::test]
+async fn what_a_peer_sent_while_it_was_revoked_is_not_taken_once_it_is_reinstated() {
+    let pair = Pair::start().await;
+    let captured = pair.as_a().create("key-1");
+    let nothing = json!({});
+    pair.b.post("/v1/federation/peers/stk_a:revoke", &nothing).await.expect(200);
+    captured.send_to(&pair.b).await.expect(403);
+    pair.b.post("/v1/federation/peers/stk_a:reinstate", &nothing).await.expect(200);
+    captured.send_to(&pair.b).await.expect(401);
+    pair.as_a().create("key-1").send_to(&pair.b).await.expect(201);
+}
+
 // reliability 4d.32, 4d.33, 4d.34, 4d.35, 4d.37
 #[tokio::test]
 pub(crate) async fn a_signature_that_is_not_exactly_right_is_refused_and_does_nothing() {
