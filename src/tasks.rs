@@ -60,6 +60,15 @@ impl Tasks {
         spawned
     }
 
+    /// Spawns what ends by itself once nobody has a use for it: [`Tasks::stop`] does not wait for it.
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    pub fn spawn_aside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let spawned = tokio::spawn(task);
+        if let Some(mortal) = &self.mortal {
+            mortal.note(spawned.abort_handle());
+        }
+    }
+
     /// Runs blocking work off the async threads.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {

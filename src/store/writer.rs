@@ -124,7 +124,7 @@ impl Writer {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let troubled = Arc::clone(&thread.troubled);
         match thread.faults.clone() {
-            Some(faults) => drop(tasks.spawn(thread.serve_here(faults, jobs))),
+            Some(faults) => tasks.spawn_aside(thread.serve_here(faults, jobs)),
             None => {
                 thread.checkpointer = Some(Checkpointer::start(database)?);
                 std::thread::Builder::new()
