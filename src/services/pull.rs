@@ -269,7 +269,7 @@ impl Reader {
         let visit = tokio::select! {
             biased;
             visit = self.visit() => visit,
-            () = gone.cancelled() => {
+            () = gone.cancelled(), if !mutant("revoked_still_read") => {
                 self.shared.readers.set_placed(self.run.stream_no, false);
                 return Some(Duration::ZERO);
             }

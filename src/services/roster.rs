@@ -16,6 +16,7 @@ use crate::domain::key::KeyId;
 use crate::domain::policy::{Object, Standing, Subject, decide};
 use crate::domain::succession::Succession;
 use crate::entropy::Entropy;
+use crate::mutants::mutant;
 use crate::outbound::BuildError;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
@@ -87,7 +88,9 @@ pub async fn load(store: &Store, peers: &Peers, configured: &[PeerOptions]) -> R
 
 /// What was decided of a peer before.
 fn recall(enrolment: &mut Enrolment, entry: &PeerEntry) {
-    enrolment.standing = Standing::find(&entry.state).unwrap_or(Standing::Revoked);
+    if !mutant("revocation_forgotten") {
+        enrolment.standing = Standing::find(&entry.state).unwrap_or(Standing::Revoked);
+    }
     enrolment.reason.clone_from(&entry.reason);
     enrolment.learned = serde_json::from_str(&entry.keys).unwrap_or_default();
 }
@@ -260,6 +263,9 @@ impl Roster {
         let mut enrolment = peer.decided();
         // One that was never used was taken back: another is announced in its place.
         enrolment.learned.retain(|learned| learned.in_use);
+        if mutant("successor_not_learned") {
+            return;
+        }
         let (Some(public_key), true) = (next, enrolment.learned.len() < LEARNED_KEYS) else {
             tracing::warn!(peer.id = %id, "a peer announced a key that none of its keys vouches for");
             return;

@@ -69,7 +69,8 @@ impl Unit<'_> {
             });
         }
         let next = trial.last().max(trial.oldest() - 1) + 1;
-        let skipped = if head.restored && event.sequence.is_none() { RESTORED_SKIP } else { 0 };
+        let passes_over = head.restored && event.sequence.is_none() && !mutant("restored_numbers_again");
+        let skipped = if passes_over { RESTORED_SKIP } else { 0 };
         let sequence = event.sequence.unwrap_or(next + skipped);
         let change = match trial.accept(sequence, self.now_ms, limits::HOLES_PER_STREAM) {
             Ok(change) => change,

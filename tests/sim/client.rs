@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
@@ -107,6 +106,52 @@ impl Client {
     }
 }
 
+/// The frames of an event stream, as they come.
+pub(crate) struct Frames {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+/// One frame.
+#[derive(Debug, Default)]
+pub(crate) struct Frame {
+    pub(crate) kind: String,
+    pub(crate) id: u64,
+    pub(crate) data: String,
+    pub(crate) json: Value,
+}
+
+impl Frames {
+    pub(crate) fn of(body: Incoming) -> Self {
+        Frames { body, buffer: Vec::new() }
+    }
+
+    /// The next one; `None` when the stream broke or said nothing for too long.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let frame: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                return Some(Frame::parse(&String::from_utf8_lossy(&frame)));
+            }
+            let Ok(Some(Ok(chunk))) = timeout(PATIENCE, self.body.frame()).await else { return None };
+            self.buffer.extend_from_slice(&chunk.into_data().unwrap_or_default());
+        }
+    }
+}
+
+impl Frame {
+    fn parse(text: &str) -> Self {
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
+        let data = field("data: ").to_owned();
+        Frame {
+            kind: field("event: ").to_owned(),
+            id: field("id: ").parse().unwrap_or(0),
+            json: serde_json::from_str(&data).unwrap_or(Value::Null),
+            data,
+        }
+    }
+}
+
 /// The true events of a run: sequence to text, and whether there will be more.
 pub(crate) type Truth = Arc<dyn Fn() -> (BTreeMap<u64, String>, bool) + Send + Sync>;
 
@@ -178,39 +223,29 @@ impl Follower {
         events.keys().zip(1..).any(|(sequence, place)| *sequence != place)
     }
 
-    async fn read(&mut self, mut body: Incoming) -> Visit {
-        let mut buffer = Vec::new();
-        loop {
-            let chunk: Bytes = match timeout(PATIENCE, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-                _ => return Visit::Again,
-            };
-            buffer.extend_from_slice(&chunk);
-            while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-                let frame: Vec<u8> = buffer.drain(..end + 2).collect();
-                if let Some(visit) = self.frame(&String::from_utf8_lossy(&frame)) {
-                    return visit;
-                }
+    async fn read(&mut self, body: Incoming) -> Visit {
+        let mut frames = Frames::of(body);
+        while let Some(frame) = frames.next().await {
+            if let Some(visit) = self.frame(&frame) {
+                return visit;
             }
         }
+        Visit::Again
     }
 
-    fn frame(&mut self, frame: &str) -> Option<Visit> {
-        let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name));
-        let data = field("data: ").unwrap_or("");
-        let json: Value = serde_json::from_str(data).unwrap_or(Value::Null);
-        match field("event: ") {
-            Some("agentos.event") => {
-                let sequence = field("id: ").and_then(|id| id.parse().ok()).unwrap_or(0);
-                self.event(sequence, data);
+    fn frame(&mut self, frame: &Frame) -> Option<Visit> {
+        let json = &frame.json;
+        match frame.kind.as_str() {
+            "agentos.event" => {
+                self.event(frame.id, &frame.data);
                 None
             }
-            Some("gap") => {
-                self.gap(&json);
+            "gap" => {
+                self.gap(json);
                 None
             }
-            Some("end") => Some(self.ended("end")),
-            Some("stream_error") => {
+            "end" => Some(self.ended("end")),
+            "stream_error" => {
                 let code = json["error"]["code"].as_str().unwrap_or("").to_owned();
                 let expected = code == "cursor_expired" && self.retention;
                 let passing =

@@ -17,7 +17,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::net::Net;
 use super::options::Options;
@@ -52,7 +52,14 @@ pub(crate) struct HomeRun {
     pub(crate) status: &'static str,
     /// Sequence to the event's text; sequences that are not there never will be once the run is over.
     pub(crate) events: BTreeMap<u64, String>,
+    /// When each was emitted.
+    pub(crate) emitted: BTreeMap<u64, Instant>,
     agent: String,
+}
+
+/// The runs that were made for a request.
+pub(crate) fn made(homes: &[Arc<Home>], mark: &str) -> Vec<HomeRun> {
+    homes.iter().flat_map(|home| home.runs()).filter(|run| run.mark == mark).collect()
 }
 
 impl Home {
@@ -167,6 +174,7 @@ impl Home {
             mark,
             status: "running",
             events: BTreeMap::new(),
+            emitted: BTreeMap::new(),
             agent: agent.to_owned(),
         };
         book.runs.insert(run_id.clone(), run);
@@ -204,6 +212,7 @@ impl Home {
             "payload": { "step": step, "text": "ä\u{1F600}".repeat(step as usize % 5) },
         });
         run.events.insert(sequence, event.to_string());
+        run.emitted.insert(sequence, Instant::now());
         run.status = status;
         drop(book);
         self.net.trace.say(format_args!("{} emits {run_id} {sequence} {kind}", self.name));

@@ -8,10 +8,14 @@
 
 mod client;
 mod home;
+mod ledger;
+mod nemesis;
 mod net;
 mod node;
+mod operators;
 mod options;
 mod trace;
+mod wire;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,23 +1,23 @@
 //! The simulated network: connections as pipes of bytes, each with its own fate.
 //!
-//! What travels is what real hyper clients and servers write. A connection may be refused, slow, cut at any
-//! byte, or go silent in one direction; hosts may be parted; a request may be heard again later, by the same
-//! host or by another one.
+//! What travels is what real hyper clients and servers write. Connections are refused, and fare as `wire`
+//! says; hosts are parted; a request is heard twice at once, sent again on the way when its answer was lost,
+//! or heard again later, by the same host or by another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::io::{DuplexStream, duplex};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use causeway::http::{Arrivals, PortMaker};
@@ -26,9 +26,14 @@ use causeway::tasks::Tasks;
 
 use super::options::Options;
 use super::trace::{Dice, Trace, lock};
+use super::wire::{Fate, transport};
 
+/// Who asks from the gateway's own machine, where no network is in between.
+pub(crate) const OPERATOR: &str = "operator";
 /// Bytes on the way in one direction before the sender has to wait.
 const WINDOW: usize = 16 * 1024;
+/// Where all connections come from.
+const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9);
 /// How long a packet that nobody answers is waited for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -38,11 +43,13 @@ pub(crate) struct Net {
     parted: Mutex<BTreeSet<(String, String)>>,
     changed: Notify,
     calm: AtomicBool,
-    options: Options,
-    seed: u64,
+    pub(crate) options: Options,
+    pub(crate) seed: u64,
     /// Connections so far, by way.
     connections: Mutex<BTreeMap<(String, String), u64>>,
     pub(crate) trace: Arc<Trace>,
+    /// Whom each gateway has revoked, and since when nothing may pass.
+    revoked: Mutex<BTreeMap<(String, String), Instant>>,
     /// Looks into the databases of the gateways, by host.
     pub(crate) databases: Mutex<BTreeMap<String, rusqlite::Connection>>,
     /// What must never have happened.
@@ -64,13 +71,6 @@ pub(crate) enum NoAnswer {
     Interrupted(String),
 }
 
-/// One direction of a connection.
-struct Fate {
-    cut_after: Option<u64>,
-    stall_after: Option<u64>,
-    dice: Dice,
-}
-
 impl Net {
     pub(crate) fn new(seed: u64, options: Options, trace: Arc<Trace>) -> Arc<Self> {
         Arc::new(Net {
@@ -82,6 +82,7 @@ impl Net {
             seed,
             connections: Mutex::default(),
             trace,
+            revoked: Mutex::default(),
             databases: Mutex::default(),
             breaches: Mutex::default(),
         })
@@ -113,6 +114,16 @@ impl Net {
         let held = databases[host]
             .prepare_cached(sql)
             .and_then(|mut held| held.exists(rusqlite::params![tenant, run, sequence as i64]));
+        held.expect("a readable database")
+    }
+
+    /// Whether the disk of a gateway holds an event of a run of another one's home.
+    pub(crate) fn is_read_from_home(&self, host: &str, home_run: &str, sequence: u64) -> bool {
+        let sql =
+            "SELECT 1 FROM runs JOIN events ON position = (stream_no << 32 | ?2) WHERE remote_run_id = ?1";
+        let held = lock(&self.databases)[host]
+            .prepare_cached(sql)
+            .and_then(|mut held| held.exists(rusqlite::params![home_run, sequence as i64]));
         held.expect("a readable database")
     }
 
@@ -149,7 +160,37 @@ impl Net {
         lock(&self.parted).contains(&(from.to_owned(), to.to_owned()))
     }
 
-    fn happens(&self, dice: &Dice, probability: f64) -> bool {
+    /// Resolves when nothing keeps two hosts apart.
+    pub(crate) async fn joined(&self, from: &str, to: &str) {
+        loop {
+            let changed = self.changed.notified();
+            if !self.is_parted(from, to) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// From now on nothing may pass between a gateway and a peer it revoked; or it may again.
+    pub(crate) fn note_revoked(&self, gateway: &str, peer: &str, revoked: bool) {
+        let pair = (gateway.to_owned(), peer.to_owned());
+        if revoked {
+            lock(&self.revoked).insert(pair, Instant::now());
+        } else {
+            lock(&self.revoked).remove(&pair);
+        }
+    }
+
+    /// Everything may pass again.
+    pub(crate) fn forget_revocations(&self) {
+        lock(&self.revoked).clear();
+    }
+
+    fn revoked_since(&self, gateway: &str, peer: &str) -> Option<Instant> {
+        lock(&self.revoked).get(&(gateway.to_owned(), peer.to_owned())).copied()
+    }
+
+    pub(crate) fn happens(&self, dice: &Dice, probability: f64) -> bool {
         !self.is_calm() && dice.chance(probability)
     }
 
@@ -168,7 +209,7 @@ impl Net {
         (from, to): (&str, &str),
         dice: &Dice,
     ) -> Result<DuplexStream, NoAnswer> {
-        sleep(dice.up_to(self.options.latency)).await;
+        sleep(dice.up_to(self.options.delay)).await;
         if self.is_parted(from, to) {
             sleep(CONNECT_TIMEOUT).await;
             return Err(NoAnswer::NeverLeft("nobody answers"));
@@ -186,88 +227,88 @@ impl Net {
             let Some(door) = host.door.clone() else { return Err(refused) };
             (door, host.life.clone(), here)
         };
-        if door.try_send((far, SocketAddr::from(([127, 0, 0, 1], 9)))).is_err() {
+        if door.try_send((far, LOCAL.into())).is_err() {
             return Err(refused);
         }
-        let (net, way) = (Arc::clone(self), (from.to_owned(), to.to_owned()));
-        let fates = (self.fate(dice), self.fate(dice));
+        let (net, from, to) = (Arc::clone(self), from.to_owned(), to.to_owned());
+        let fate = Fate::roll(self, dice);
         tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = here.cancelled() => {}
-                () = there.cancelled() => {}
-                () = net.transport(way, (client, server), fates) => {}
-            }
+            transport(&net, (&from, &to), (client, server), fate, (here, there)).await;
         });
         Ok(near)
     }
 
-    fn fate(&self, dice: &Dice) -> Fate {
-        let after = |probability| self.happens(dice, probability).then(|| dice.between(0, 6000));
-        let (cut_after, stall_after) = (after(self.options.cut), after(self.options.stall));
-        Fate { cut_after, stall_after, dice: Dice::new(self.seed, dice.between(0, u64::from(u32::MAX))) }
-    }
-
-    async fn transport(
-        &self,
-        (from, to): (String, String),
-        (client, server): (DuplexStream, DuplexStream),
-        (up, down): (Fate, Fate),
-    ) {
-        let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
-        let there = self.pump(from_client, to_server, up, (&from, &to));
-        let back = self.pump(from_server, to_client, down, (&to, &from));
-        let _ = futures_util::future::try_join(there, back).await;
-    }
-
-    /// Moves bytes one way until it is closed (`Ok`) or the connection breaks.
-    async fn pump(
-        &self,
-        mut from: ReadHalf<DuplexStream>,
-        mut to: WriteHalf<DuplexStream>,
-        fate: Fate,
-        way: (&str, &str),
-    ) -> Result<(), ()> {
-        let mut moved = 0_u64;
-        let mut buffer = vec![0; fate.dice.between(64, 4096) as usize];
-        loop {
-            let read = from.read(&mut buffer).await.map_err(drop)?;
-            sleep(fate.dice.up_to(self.options.latency)).await;
-            loop {
-                let changed = self.changed.notified();
-                if !self.is_parted(way.0, way.1) {
-                    break;
-                }
-                changed.await;
-            }
-            if read == 0 {
-                return to.shutdown().await.map_err(drop);
-            }
-            let end = moved + read as u64;
-            if let Some(cut) = fate.cut_after.filter(|cut| *cut < end) {
-                let kept = cut.saturating_sub(moved) as usize;
-                self.trace.say(format_args!("net {}>{} cut at byte {cut}", way.0, way.1));
-                let _ = to.write_all(&buffer[..kept]).await;
-                return Err(());
-            }
-            if fate.stall_after.is_some_and(|stall| stall < end) {
-                self.trace.say(format_args!("net {}>{} silent", way.0, way.1));
-                return std::future::pending().await;
-            }
-            to.write_all(&buffer[..read]).await.map_err(drop)?;
-            moved = end;
-        }
-    }
-
-    /// Sends one request over a connection of its own.
+    /// Sends one request, which the network may make two of.
     pub(crate) async fn send(
         self: &Arc<Self>,
         (from, to): (&str, &str),
         request: Request<Full<Bytes>>,
         tasks: Option<&Tasks>,
     ) -> Result<Response<Incoming>, NoAnswer> {
-        let dice = self.dice(from, to);
+        if from == OPERATOR {
+            return self.ask((from, to), self.knock(to)?, request, tasks).await;
+        }
+        let (begun, dice) = (Instant::now(), self.dice(from, to));
+        if self.revoked_since(from, to).is_some() {
+            self.breach(format!("T2: {from} asks {to}, which it has revoked: {}", request.uri()));
+        }
+        // What never left is not heard twice either.
         let stream = self.connect((from, to), &dice).await?;
+        let served = Arc::new(Served { at_most_once: is_signed(&request), times: AtomicU32::new(0) });
+        if self.happens(&dice, self.options.duplicate) {
+            let (net, request, served) = (Arc::clone(self), request.clone(), Arc::clone(&served));
+            let (from, to) = (format!("{from}_twice"), to.to_owned());
+            tokio::spawn(async move {
+                if let Ok(answer) = net.deliver((&from, &to), request.clone(), None).await {
+                    served.note(&net, &to, &request, answer.status());
+                }
+            });
+        }
+        let mut answer = self.ask((from, to), stream, request.clone(), tasks).await;
+        if matches!(answer, Err(NoAnswer::Interrupted(_))) && self.happens(&dice, self.options.resend) {
+            self.trace.say(format_args!("net {from}>{to} sends again"));
+            // Where nothing listens any more, the first time has still been.
+            let again = self.deliver((from, to), request.clone(), tasks).await;
+            answer = if matches!(again, Err(NoAnswer::NeverLeft(_))) { answer } else { again };
+        }
+        if let Ok(answer) = &answer {
+            served.note(self, to, &request, answer.status());
+            // Sent when it was in force for long, answered while it still is.
+            let in_force = self.revoked_since(to, from).is_some_and(|since| since <= begun);
+            if in_force && answer.status().is_success() {
+                self.breach(format!("T2: {to} serves {from}, which it has revoked: {}", request.uri()));
+            }
+        }
+        answer
+    }
+
+    /// One request over a connection of its own.
+    async fn deliver(
+        self: &Arc<Self>,
+        (from, to): (&str, &str),
+        request: Request<Full<Bytes>>,
+        tasks: Option<&Tasks>,
+    ) -> Result<Response<Incoming>, NoAnswer> {
+        let stream = self.connect((from, to), &self.dice(from, to)).await?;
+        self.ask((from, to), stream, request, tasks).await
+    }
+
+    /// A connection to a host from its own machine.
+    fn knock(&self, host: &str) -> Result<DuplexStream, NoAnswer> {
+        let refused = || NoAnswer::NeverLeft("nobody is at home");
+        let (near, far) = duplex(WINDOW);
+        let door = lock(&self.hosts).get(host).and_then(|host| host.door.clone()).ok_or_else(refused)?;
+        door.try_send((far, LOCAL.into())).map_err(|_| refused())?;
+        Ok(near)
+    }
+
+    async fn ask(
+        &self,
+        (from, to): (&str, &str),
+        stream: DuplexStream,
+        request: Request<Full<Bytes>>,
+        tasks: Option<&Tasks>,
+    ) -> Result<Response<Incoming>, NoAnswer> {
         let broken = |error: hyper::Error| NoAnswer::Interrupted(error.to_string());
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -308,7 +349,8 @@ impl Net {
                 sleep(late).await;
                 let what = format!("{} {} of {from} to {to}", request.method(), request.uri());
                 let safe = request.method().is_safe() && target == to;
-                let Ok(answer) = net.send((&format!("{from}_heard"), &target), request, None).await else {
+                let heard = format!("{from}_heard");
+                let Ok(answer) = net.deliver((&heard, &target), request, None).await else {
                     return;
                 };
                 // A read that is heard again reveals nothing to whom it is not sent, and changes nothing.
@@ -318,6 +360,26 @@ impl Net {
             });
         }
     }
+}
+
+/// How often a request was served, of all the times it was heard.
+struct Served {
+    at_most_once: bool,
+    times: AtomicU32,
+}
+
+impl Served {
+    fn note(&self, net: &Net, host: &str, request: &Request<Full<Bytes>>, answered: StatusCode) {
+        let is_served = self.at_most_once && answered.is_success();
+        if is_served && self.times.fetch_add(1, Ordering::Relaxed) > 0 {
+            net.breach(format!("R5: {host} served one signed {} twice", request.uri()));
+        }
+    }
+}
+
+/// A signed request that changes something.
+fn is_signed(request: &Request<Full<Bytes>>) -> bool {
+    request.headers().contains_key("signature") && !request.method().is_safe()
 }
 
 /// The way of one gateway's requests.

@@ -132,8 +132,6 @@ impl Node {
             peer.operations = vec![Operation::ForwardIn, Operation::ForwardOut];
             config.peers.push(peer);
         }
-        let database = rusqlite::Connection::open(data.path().join("causeway.db")).expect("the database");
-        lock(&net.databases).insert(host.clone(), database);
         let dice = Dice::new(seed, 10 + index as u64);
         let skew = options.skew.as_millis() as i64;
         let clock = Clock::running(EPOCH_MS + dice.between(0, 2 * skew as u64 + 1) as i64 - skew);
@@ -146,7 +144,7 @@ impl Node {
             dead: Mutex::default(),
             died: Notify::new(),
         });
-        Arc::new(Node {
+        let node = Node {
             host,
             clock,
             config,
@@ -156,7 +154,9 @@ impl Node {
             disk,
             running: AsyncMutex::default(),
             _data: data,
-        })
+        };
+        node.look_into_log();
+        Arc::new(node)
     }
 
     /// Starts it, and comes back whenever it died.
@@ -167,16 +167,22 @@ impl Node {
             loop {
                 node.disk.died.notified().await;
                 let mut running = node.running.lock().await;
-                drop(running.take());
-                let dead = lock(&node.disk.dead).take();
-                if let Some(dead) = dead {
-                    dead.stop().await;
+                if !node.bury(&mut running).await {
+                    continue; // somebody else was here, and it is back
                 }
                 let rest = Dice::new(node.seed, 20 + *lock(&node.lives)).up_to(Duration::from_secs(2));
                 sleep(rest).await;
                 node.start(&mut running).await;
             }
         });
+    }
+
+    /// Waits until nothing is left of a process that died; false when there is none.
+    async fn bury(&self, running: &mut Option<Gateway>) -> bool {
+        let Some(dead) = lock(&self.disk.dead).take() else { return false };
+        drop(running.take());
+        dead.stop().await;
+        true
     }
 
     async fn start(&self, running: &mut Option<Gateway>) {
@@ -220,6 +226,40 @@ impl Node {
             self.net.cut_off(&self.host);
             self.start(&mut running).await;
         }
+    }
+
+    /// How often it has started.
+    pub(crate) fn life(&self) -> u64 {
+        *lock(&self.lives)
+    }
+
+    /// Copies its log, whatever it is doing.
+    pub(crate) fn copy_log(&self, target: &Path) {
+        self.net.trace.say(format_args!("the log of {} is copied", self.host));
+        causeway::store::backup(&self.config.gateway.data_dir, target).expect("a backup");
+    }
+
+    /// Kills the process, puts a copy of its log in the place of the log, and starts again on that.
+    pub(crate) async fn restore_log(&self, copy: &Path) {
+        let mut running = self.running.lock().await;
+        self.disk.kill("to be restored");
+        self.bury(&mut running).await;
+        // What it held is let go of when nothing else is left to do at this moment.
+        sleep(Duration::from_millis(1)).await;
+        let data_dir = &self.config.gateway.data_dir;
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(data_dir.join(format!("causeway.db{suffix}")));
+        }
+        let entropy = Entropy::seeded(self.seed.wrapping_mul(37));
+        causeway::store::restore(copy, data_dir, &entropy).expect("a restore");
+        self.look_into_log();
+        self.start(&mut running).await;
+    }
+
+    fn look_into_log(&self) {
+        let path = self.config.gateway.data_dir.join("causeway.db");
+        let database = rusqlite::Connection::open(path).expect("the database");
+        lock(&self.net.databases).insert(self.host.clone(), database);
     }
 
     /// Ends it for good.

@@ -11,9 +11,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::client::{Answer, Client, Follower, Pusher, Truth};
-use super::home::{Home, HomeRun};
+use super::home::{Home, made};
+use super::ledger::Ledger;
+use super::nemesis::chaos;
 use super::net::Net;
 use super::node::{LETTERS, Node};
+use super::operators::Operators;
 use super::options::Options;
 use super::trace::{Dice, Trace, lock};
 
@@ -45,11 +48,12 @@ enum Told {
     Unknown,
 }
 
-struct World {
-    options: Options,
-    net: Arc<Net>,
-    homes: Vec<Arc<Home>>,
-    nodes: Vec<Arc<Node>>,
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) net: Arc<Net>,
+    pub(crate) homes: Vec<Arc<Home>>,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) operators: Arc<Operators>,
     creates: Vec<Arc<Create>>,
 }
 
@@ -78,23 +82,25 @@ impl World {
         for node in &nodes {
             node.begin().await;
         }
+        let open = &nodes[usize::from(options.restores)..];
         for index in 0..options.creates {
             let dice = Dice::new(seed, 1000 + index as u64);
-            let gateway = dice.pick(&nodes).host.clone();
+            let gateway = dice.pick(open).host.clone();
             let own = format!("orc_{}", &gateway[4..]);
             let others: Vec<String> =
-                nodes.iter().map(|node| node.host.clone()).filter(|host| *host != gateway).collect();
+                open.iter().map(|node| node.host.clone()).filter(|host| *host != gateway).collect();
             // Another gateway's quota would keep a create waiting until the next day; and what it removes before
             // it was read is summed up by one derived event.
             let is_own = dice.chance(0.5) || options.runs_per_day > 0 || options.retention.is_some();
-            let target = if is_own { own } else { dice.pick(&others).clone() };
+            let target = if is_own || others.is_empty() { own } else { dice.pick(&others).clone() };
             let tenant = format!("tnt_{}", dice.between(1, 3));
             let client =
                 Client { net: Arc::clone(&net), name: format!("cli_{index}"), gateway, tenant, dice };
             let (mark, told) = (format!("mark {index}"), Mutex::new(Told::Nothing));
             creates.push(Arc::new(Create { client, mark, target, told }));
         }
-        World { options, net, homes, nodes, creates }
+        let operators = Arc::new(Operators::new(&net, &nodes, &homes));
+        World { options, net, homes, nodes, operators, creates }
     }
 
     async fn live(&self, seed: u64) {
@@ -105,10 +111,26 @@ impl World {
         for index in 0..self.options.pushed {
             work.spawn(self.clone_for_work().push(seed, index));
         }
-        let chaos = self.chaos(seed);
-        let _ = timeout(self.options.chaos, chaos).await;
+        if self.options.rotates {
+            let (operators, chaos) = (Arc::clone(&self.operators), self.options.chaos);
+            work.spawn(async move { operators.rotate(Dice::new(seed, 6), chaos).await });
+        }
+        if self.options.restores {
+            let node = Arc::clone(&self.nodes[0]);
+            let client = Client {
+                net: Arc::clone(&self.net),
+                name: "keeper".to_owned(),
+                gateway: node.host.clone(),
+                tenant: "tnt_5".to_owned(),
+                dice: Dice::new(seed, 7),
+            };
+            work.spawn(Arc::new(Ledger::new(client)).keep(node));
+        }
+        let _ = timeout(self.options.chaos, chaos(self, seed)).await;
         self.net.trace.say(format_args!("peace"));
         self.net.heal();
+        let operators = Arc::clone(&self.operators);
+        work.spawn(async move { operators.put_right().await });
         let done = async { while work.join_next().await.is_some_and(|done| self.finished(done)) {} };
         if timeout(CONVERGENCE, done).await.is_err() {
             self.net.breach(format!("liveness: {} still at work {CONVERGENCE:?} after the heal", work.len()));
@@ -125,57 +147,6 @@ impl World {
             self.net.breach(format!("a client failed: {error}"));
         }
         true
-    }
-
-    /// Things go wrong until time is up.
-    async fn chaos(&self, seed: u64) {
-        let dice = Dice::new(seed, 3);
-        let every = |period: Option<Duration>| {
-            let dice = dice.clone();
-            async move {
-                match period {
-                    Some(period) => sleep(period.mul_f64(0.5) + dice.up_to(period)).await,
-                    None => std::future::pending().await,
-                }
-            }
-        };
-        let hosts: Vec<String> = self.nodes.iter().map(|node| node.host.clone()).collect();
-        let all: Vec<String> =
-            hosts.iter().cloned().chain(self.homes.iter().map(|home| home.name.clone())).collect();
-        let crashes = async {
-            loop {
-                every(self.options.crash_every).await;
-                dice.pick(&self.nodes).crash();
-            }
-        };
-        let restarts = async {
-            loop {
-                every(self.options.restart_every).await;
-                // Time may be up before the gateway is back.
-                let node = Arc::clone(dice.pick(&self.nodes));
-                let _ = tokio::spawn(async move { node.restart().await }).await;
-            }
-        };
-        let partitions = async {
-            loop {
-                every(self.options.partition_every).await;
-                let (left, right) = (dice.pick(&hosts), dice.pick(&all));
-                self.net.trace.say(format_args!("{left} and {right} are parted"));
-                self.net.part(left, right, true);
-                sleep(dice.up_to(Duration::from_secs(5))).await;
-                self.net.part(left, right, false);
-            }
-        };
-        let jumps = async {
-            loop {
-                every(self.options.jump_every).await;
-                let (node, skew) = (dice.pick(&self.nodes), self.options.skew.as_millis() as i64);
-                let by = dice.between(0, 2 * skew as u64 + 1) as i64 - skew;
-                self.net.trace.say(format_args!("the clock of {} jumps by {by} ms", node.host));
-                node.clock.jump(by);
-            }
-        };
-        tokio::join!(biased; crashes, restarts, partitions, jumps);
     }
 
     fn clone_for_work(&self) -> Work {
@@ -283,11 +254,6 @@ impl World {
                 .breach(format!("F3: {} lists {listed:?} for {tenant}, there are {expected:?}", node.host));
         }
     }
-}
-
-/// The runs that were made for a request.
-fn made(homes: &[Arc<Home>], mark: &str) -> Vec<HomeRun> {
-    homes.iter().flat_map(|home| home.runs()).filter(|run| run.mark == mark).collect()
 }
 
 /// What a client's work needs of the world.
@@ -406,7 +372,7 @@ impl Work {
 
     async fn push(self, seed: u64, index: usize) {
         let dice = Dice::new(seed, 2000 + index as u64);
-        let letters = &LETTERS[..self.options.gateways];
+        let letters = &LETTERS[usize::from(self.options.restores)..self.options.gateways];
         let client = Client {
             net: Arc::clone(self.homes[0].net()),
             name: format!("psh_{index}"),
