@@ -364,7 +364,9 @@ impl Driver {
             Verdict::Retry => (None, attempted.problem(peer)),
         };
         // The reconciler waits as long as the peer asked, but looks again before the key means nothing there.
+        // Due times are whole milliseconds: less than one would be due at once, and again, until it has passed.
         let wait = pause.or(attempted.retry_after).unwrap_or(Duration::from_secs(1));
+        let wait = wait.max(Duration::from_millis(1));
         let now_ms = self.shared.clock.now_ms();
         let mut next_attempt_at_ms = now_ms + millis(wait);
         if maybe_exists {
