@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "tests/it uses what is not used here")]
 
+#[path = "../it/support/ears.rs"]
+pub(crate) mod ears;
 #[path = "../it/support/fault_proxy/mod.rs"]
 pub(crate) mod fault_proxy;
 #[path = "../it/support/gateway.rs"]

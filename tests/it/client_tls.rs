@@ -10,12 +10,12 @@ use causeway::domain::peer::PeerKind;
 use causeway::http::options::TlsMode;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::ears::{Tapped, connect_tls, plain_client};
 use crate::support::gateway::{TENANT, TestGateway, events_path, peer, test_config};
 use crate::support::orchestrator::ScriptedOrchestrator;
 
@@ -50,7 +50,7 @@ pub(crate) async fn connect(
     root: &CertificateDer<'static>,
     versions: &[&'static rustls::SupportedProtocolVersion],
     alpn: &[&[u8]],
-) -> std::io::Result<TlsStream<TcpStream>> {
+) -> std::io::Result<Tapped<TlsStream<TcpStream>>> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -60,9 +60,7 @@ pub(crate) async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    let stream = TcpStream::connect(gateway.address()).await?;
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    connect_tls(gateway.address(), config, "localhost").await
 }
 
 fn request(path: &str) -> hyper::Request<Empty<bytes::Bytes>> {
@@ -74,8 +72,8 @@ fn request(path: &str) -> hyper::Request<Empty<bytes::Bytes>> {
 }
 
 /// A whole answer over one HTTP/2 connection.
-pub(crate) async fn get_h2(stream: TlsStream<TcpStream>, path: &str) -> (u16, String) {
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+pub(crate) async fn get_h2(stream: Tapped<TlsStream<TcpStream>>, path: &str) -> (u16, String) {
+    assert_eq!(stream.get_ref().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let io = TokioIo::new(stream);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("HTTP/2");
@@ -88,7 +86,7 @@ pub(crate) async fn get_h2(stream: TlsStream<TcpStream>, path: &str) -> (u16, St
 }
 
 /// A whole answer over one HTTP/1.1 connection.
-async fn get_h1(stream: TlsStream<TcpStream>, path: &str) -> (u16, String) {
+async fn get_h1(stream: Tapped<TlsStream<TcpStream>>, path: &str) -> (u16, String) {
     let io = TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("HTTP/1.1");
     let mut tasks = tokio::task::JoinSet::new();
@@ -183,7 +181,7 @@ pub(crate) async fn what_is_not_tls_1_3_is_refused_and_the_gateway_goes_on() {
     let gateway = gateway(files.path(), &home).await;
     assert!(connect(&gateway, &root, &[&rustls::version::TLS12], &[]).await.is_err());
     assert!(connect(&gateway, &root, TLS13, &[b"spdy/3"]).await.is_err());
-    let plain = reqwest::get(format!("http://{}/livez", gateway.address())).await;
+    let plain = plain_client().get(format!("http://{}/livez", gateway.address())).send().await;
     assert!(plain.is_err(), "plain HTTP is no TLS");
     let h2 = connect(&gateway, &root, TLS13, &[b"h2"]).await.expect("a handshake");
     assert_eq!(get_h2(h2, "/livez").await.0, 200);

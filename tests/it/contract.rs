@@ -10,11 +10,12 @@ use causeway::domain::peer::PeerKind;
 use causeway::domain::rate::Rate;
 use causeway::http::ROUTES;
 use causeway::protocol::error_code::ErrorCode;
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::document::{Ask, Checked, Document, Operation, Signer};
-use crate::support::gateway::{TENANT, TestGateway, envelope, forward_body, peer, test_config};
+use crate::support::ears::{plain_client, read};
+use crate::support::gateway::{Answer, TENANT, TestGateway, envelope, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, Garbage, PlainFault, RunStatus, ScriptedOrchestrator};
 use crate::support::prod::{CLIENT_SCOPES, Prod, prod_config};
 
@@ -125,7 +126,7 @@ fn every_kind_of_id_is_what_the_document_says() {
 pub(crate) async fn a_path_takes_its_documented_methods_and_no_other() {
     let document = Document::load();
     let gateway = TestGateway::start(Vec::new()).await;
-    let client = Client::builder().no_proxy().build().expect("a client");
+    let client = plain_client();
     let mut methods: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for operation in document.operations() {
         methods.entry(operation.path).or_default().insert(operation.method);
@@ -141,9 +142,7 @@ pub(crate) async fn a_path_takes_its_documented_methods_and_no_other() {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
             let url = format!("{}{target}", gateway.base_url());
             let request = client.request(Method::from_bytes(method.as_bytes()).expect("a method"), url);
-            let answer = request.send().await.expect("an answer");
-            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-            let text = answer.text().await.expect("a body");
+            let Answer { status, headers, text, .. } = read(request.send().await.expect("an answer")).await;
             assert!(headers.contains_key("x-request-id"), "{method} {path}");
             if allowed.contains(method) {
                 assert_ne!(status, 405, "{method} {path}");
@@ -985,7 +984,7 @@ async fn bounded(document: &Document, seen: &Seen) {
 
 // reliability 4d.23
 async fn full(gateway: &TestGateway, client: &Checked<'_>) {
-    let http = Client::builder().no_proxy().build().expect("a client");
+    let http = plain_client();
     let url = format!("{}/v1/runs/run_open/events", gateway.base_url());
     let open = |principal: &'static str| {
         http.get(&url).header("x-tenant-id", TENANT).header("x-principal-id", principal).send()

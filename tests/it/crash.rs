@@ -1,9 +1,9 @@
 //! kill -9 of the real binary at random moments: nothing acknowledged is lost, nothing runs twice, every
 //! subscriber resumes exactly.
 
+use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use crate::support::ears::{plain_client, try_read};
 use crate::support::gateway::{envelope, forward_body};
 use crate::support::orchestrator::ScriptedOrchestrator;
+use crate::support::secrets::Watch;
 use crate::support::sse_client::Follower;
 
 const CREATES: usize = 60;
@@ -28,6 +30,8 @@ struct Victim {
     directory: TempDir,
     config: PathBuf,
     child: Child,
+    /// Before the directory that it searches.
+    watch: Watch,
 }
 
 impl Victim {
@@ -44,27 +48,30 @@ impl Victim {
              [[peers]]\npeer_id = \"stk_b\"\nbase_url = \"{home}\"\n"
         );
         std::fs::write(&config, text).expect("a configuration");
+        let watch = Watch::over(vec![directory.path().to_owned()]);
         let child = Self::spawn(&config);
-        let victim = Victim { address, directory, config, child };
+        let victim = Victim { address, directory, config, child, watch };
         victim.until_ready().await;
         victim
     }
 
-    fn spawn(config: &PathBuf) -> Child {
+    fn spawn(config: &Path) -> Child {
+        let log = File::options().create(true).append(true).open(config.with_extension("log"));
+        let log = log.expect("a log");
         Command::new(env!("CARGO_BIN_EXE_causeway"))
             .arg("serve")
             .arg("--config")
             .arg(config)
             .env_clear()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone().expect("the same file"))
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .expect("the binary starts")
     }
 
     async fn until_ready(&self) {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = plain_client();
         let url = format!("http://{}/readyz", self.address);
         for _ in 0..500 {
             if client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
@@ -90,7 +97,7 @@ fn free_address() -> SocketAddr {
 
 /// A caller that repeats one request with one key until it is answered with a run.
 async fn create_until_answered(address: SocketAddr, key: String) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = plain_client();
     for _ in 0..2000 {
         let request = client
             .post(format!("http://{address}/v1/federation/runs:forward"))
@@ -100,7 +107,7 @@ async fn create_until_answered(address: SocketAddr, key: String) -> String {
             .body(forward_body("stk_b").to_string());
         if let Ok(answer) = request.send().await {
             let status = answer.status().as_u16();
-            let body: Value = answer.json_body().await;
+            let body = json_of(answer).await;
             if status == 200 {
                 return body["forwarded"]["run_id"].as_str().expect("a run id").to_owned();
             }
@@ -111,21 +118,14 @@ async fn create_until_answered(address: SocketAddr, key: String) -> String {
     panic!("`{key}` was never answered");
 }
 
-trait JsonBody {
-    async fn json_body(self) -> Value;
-}
-
-impl JsonBody for reqwest::Response {
-    /// The body as JSON; `Null` when the gateway died while sending it.
-    async fn json_body(self) -> Value {
-        let text = self.text().await.unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or(Value::Null)
-    }
+/// The body as JSON; `Null` when the gateway died while sending it.
+async fn json_of(answer: reqwest::Response) -> Value {
+    try_read(answer).await.map_or(Value::Null, |answer| answer.json)
 }
 
 /// A worker that pushes events of its own run, one by one, and remembers those that were acknowledged.
 async fn push_and_remember(address: SocketAddr, acknowledged: Arc<Mutex<Vec<String>>>) {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = plain_client();
     for at in 0..10_000 {
         let id = format!("evt_pushed_{at}");
         let body = json!({ "events": [envelope("run_pushed", &id, None, "acme.tick")] });
@@ -135,7 +135,7 @@ async fn push_and_remember(address: SocketAddr, acknowledged: Arc<Mutex<Vec<Stri
             .timeout(Duration::from_secs(5))
             .body(body.to_string());
         if let Ok(answer) = request.send().await
-            && answer.json_body().await["accepted"] == 1
+            && json_of(answer).await["accepted"] == 1
         {
             acknowledged.lock().await.push(id);
         }
@@ -207,12 +207,12 @@ async fn nothing_acknowledged_is_lost_and_nothing_runs_twice_over_kill_9_at_any_
         assert_eq!(seen, sent, "{run} ended with {end:?} after {} connections", follower.connects());
     }
     assert_pushed_events_are_there(&victim, &acknowledged.lock().await).await;
-    drop(victim.directory);
+    drop((victim.watch, victim.directory));
 }
 
 async fn assert_pushed_events_are_there(victim: &Victim, acknowledged: &[String]) {
     assert!(!acknowledged.is_empty(), "the pusher was never answered");
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let client = plain_client();
     let mut held = Vec::new();
     let mut after = 0;
     loop {
@@ -221,7 +221,7 @@ async fn assert_pushed_events_are_there(victim: &Victim, acknowledged: &[String]
             victim.address
         );
         let answer = client.get(url).header("accept", "application/json").send().await.expect("an answer");
-        let page = answer.json_body().await;
+        let page = json_of(answer).await;
         for envelope in page["events"].as_array().expect("events") {
             held.push(envelope["event"]["event_id"].as_str().expect("an id").to_owned());
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use causeway::domain::peer::PeerKind;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
+use crate::support::ears::connect;
 use crate::support::gateway::{TestGateway, envelope, forward_body, peer, test_config};
 use crate::support::orchestrator::{
     CreateFault, Garbage, GarbageFrame, RunStatus, ScriptedOrchestrator, StreamAnswer, StreamScript,
@@ -25,11 +25,11 @@ pub(crate) async fn whoever_takes_too_long_over_a_head_is_cut_off() {
     let mut config = test_config();
     config.server.header_timeout = Duration::from_millis(300);
     let gateway = TestGateway::start_with(config, Vec::new()).await;
-    let silent = TcpStream::connect(gateway.address()).await.expect("a connection");
+    let silent = connect(gateway.address()).await.expect("a connection");
     raw::read_to_end(silent).await;
 
-    let slow = TcpStream::connect(gateway.address()).await.expect("a connection");
-    let (reader, mut writer) = slow.into_split();
+    let slow = connect(gateway.address()).await.expect("a connection");
+    let (reader, mut writer) = tokio::io::split(slow);
     let drip = async {
         let mut pace = tokio::time::interval(Duration::from_millis(20)); // why: the pace is the attack
         for byte in "GET /livez HTTP/1.1\r\nhost: g\r\nx-slow: ".bytes().chain(std::iter::repeat(b'a')) {
@@ -192,7 +192,7 @@ pub(crate) async fn streams_that_are_given_up_give_their_places_back() {
     gateway.post(INGEST, &json!({ "events": [envelope("run_1", "e1", None, "note")] })).await.expect(200);
     let path = "/v1/federation/runs/run_1/events";
     for _ in 0..200 {
-        let mut stream = TcpStream::connect(gateway.address()).await.expect("a connection");
+        let mut stream = connect(gateway.address()).await.expect("a connection");
         let request = format!("GET {path} HTTP/1.1\r\nhost: g\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it is sent");
     }

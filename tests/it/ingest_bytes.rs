@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::support::ears::connect;
 use crate::support::gateway::{TestGateway, test_config};
 use crate::support::log::{INGEST, counts, event_text, outcomes, page, push, sequences, step};
 
@@ -14,8 +14,8 @@ async fn gateway() -> TestGateway {
 
 /// Sends a head and then chunks without end; answers what came back.
 async fn send_for_ever(address: SocketAddr, head: &str, chunk: &[u8]) -> String {
-    let stream = TcpStream::connect(address).await.expect("the gateway listens");
-    let (mut read, mut write) = stream.into_split();
+    let stream = connect(address).await.expect("the gateway listens");
+    let (mut read, mut write) = tokio::io::split(stream);
     let sending = async {
         let mut sent = write.write_all(head.as_bytes()).await;
         while sent.is_ok() && !chunk.is_empty() {

@@ -312,7 +312,7 @@ async fn worthless(world: &World<'_>, scope: &str) -> Vec<(&'static str, Shown)>
     let query = format!("access_token={good}&token={good}");
     vec![
         ("none", Box::new(|ask| ask)),
-        ("garbled", bearer("cw_garbled")),
+        ("garbled", bearer("cw_garbled_here")),
         ("cut", bearer(&good[..good.len() - 1])),
         ("of another prefix", bearer(&good.replacen("cw_", "sk_", 1))),
         ("never made", bearer(&unknown)),
@@ -526,7 +526,7 @@ async fn right_callers(world: &World<'_>, operation: &Operation, kind: &str) {
 async fn open_operations(world: &World<'_>, open: &[Operation]) {
     for operation in open {
         let plain = world.client.ask(Ask::of(&operation.id).header(SAME.0, SAME.1)).await.expect(200);
-        let garbled = Ask::of(&operation.id).header(SAME.0, SAME.1).bearer("cw_garbled");
+        let garbled = Ask::of(&operation.id).header(SAME.0, SAME.1).bearer("cw_garbled_here");
         assert_eq!(world.client.ask(garbled).await.expect(200).text, plain.text, "{}", operation.id);
         let names = [THEIRS, OTHER, "stk_caller", "127.0.0.1:9"];
         let of_document = operation.id.starts_with("openapi");

@@ -17,6 +17,7 @@ use serde_json::json;
 use crate::log_model::{Push, entry, open, open_heard};
 use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
+use crate::support::secrets;
 use crate::support::sse_client::SseClient;
 
 /// Names the small disk to the child that works on it.
@@ -129,6 +130,7 @@ fn in_a_child(prepare: &str, test: &str, directory: &Path) -> Output {
 #[track_caller]
 fn assert_passed(child: &Output) {
     let said = [String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr)].concat();
+    secrets::read(&said);
     assert!(child.status.success() && said.contains("1 passed"), "{said}");
 }
 

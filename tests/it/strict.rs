@@ -1,9 +1,10 @@
 //! Requests that the document calls wrong are refused, and those it calls good are not: what schemathesis found.
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::document::{Ask, Checked, Document};
+use crate::support::ears::plain_client;
 use crate::support::gateway::{TENANT, TestGateway, envelope};
 use crate::support::prod::{ADMIN, CLIENT_SCOPES, Prod, prod_config};
 
@@ -27,7 +28,7 @@ async fn a_malformed_principal_is_refused_whoever_names_it() {
 #[tokio::test]
 async fn a_refused_caller_is_not_told_methods_that_no_document_knows() {
     let prod = Prod::start(prod_config(), Vec::new()).await;
-    let client = Client::builder().no_proxy().build().expect("a client");
+    let client = plain_client();
     for path in ["/v1/federation/peers/stk_b", "/v1/runs/run_x", "/v1/federation/peers/stk_b:revoke"] {
         let url = format!("{}{path}", prod.gateway.base_url());
         let answer = client.request(Method::OPTIONS, url).send().await.expect("an answer");

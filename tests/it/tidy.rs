@@ -32,6 +32,20 @@ const HOMES: [(&str, &[&str]); 9] = [
     ("rand::", &["entropy.rs"]),
 ];
 
+/// A word of the integration tests that may stand in these places below `tests/it` only: whatever a gateway or
+/// a child says is read there, and searched for secrets.
+const EARS: [(&str, &[&str]); 9] = [
+    ("TcpStream::connect(", &["support/ears.rs", "support/fault_proxy/"]),
+    ("Client::builder(", &["support/ears.rs", "support/orchestrator/tests/"]),
+    ("Client::new(", &[]),
+    ("reqwest::get(", &[]),
+    (".chunk().await", &["support/ears.rs"]),
+    (".bytes().await", &["support/orchestrator/tests/"]),
+    (".text().await", &["support/ears.rs", "support/orchestrator/tests/"]),
+    (".stdout.take()", &["cli/mod.rs", "cli/serve.rs"]),
+    ("CARGO_BIN_EXE_causeway", &["cli/mod.rs", "crash.rs"]),
+];
+
 /// The beginnings of SQL statements.
 const SQL: [&str; 7] =
     ["SELECT ", "INSERT INTO ", "INSERT OR ", "DELETE FROM ", "CREATE TABLE ", "PRAGMA ", "ON CONFLICT "];
@@ -259,6 +273,24 @@ fn everything_lives_in_its_home() {
         }
     }
     assert_none(&offences, "homes");
+}
+
+//
+#[test]
+fn all_that_tests_read_is_searched_for_secrets() {
+    let directory = root().join("tests/it");
+    let mut paths = Vec::new();
+    files_below(&directory, "rs", &mut paths);
+    let mut offences = Vec::new();
+    for source in paths.iter().map(|path| Source::read(&directory, path)) {
+        for (word, homes) in EARS {
+            let at_home = source.name == "tidy.rs" || homes.iter().any(|home| source.name.starts_with(home));
+            if !at_home && source.code.contains(word) {
+                offences.push(format!("{} has {word}", source.name));
+            }
+        }
+    }
+    assert_none(&offences, "what is read goes through support::ears");
 }
 
 /// The word, not as the end of a longer one (`operand::` is not `rand::`).

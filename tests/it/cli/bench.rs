@@ -168,13 +168,13 @@ async fn give(State(sinner): State<Sinner>) -> Response {
 async fn forward(State(sinner): State<Sinner>, sent: HeaderMap) -> Response {
     let mut run = json!("run_1");
     if let Sin::TwoRunsForEach(origin) = sinner.sin {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = plain_client();
         let key = sent["idempotency-key"].to_str().expect("a key");
         for attempt in ["a", "b"] {
             let create = client.post(format!("http://{origin}/v1/agents/agt_bench/runs"));
             let create = create.header("idempotency-key", format!("{key}{attempt}")).body("{}");
-            let answer = create.send().await.expect("an answer").bytes().await.expect("a body");
-            run = serde_json::from_slice::<Value>(&answer).expect("JSON")["run"]["run_id"].clone();
+            let answer = read(create.send().await.expect("an answer")).await;
+            run = answer.json["run"]["run_id"].clone();
         }
     }
     ([(CONTENT_TYPE, "application/json")], json!({"forwarded": {"run_id": run}}).to_string()).into_response()
@@ -233,7 +233,7 @@ async fn a_live_stream_that_ends_is_no_delivery() {
 async fn an_interrupted_measurement_leaves_nothing_behind() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut command = causeway(&["bench", "ingest", "--duration", "1m", "--dir", text(directory.path())]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
     let entries = || std::fs::read_dir(directory.path()).expect("a directory").count();
     let started = async {
         while entries() == 0 {
@@ -242,7 +242,8 @@ async fn an_interrupted_measurement_leaves_nothing_behind() {
     };
     tokio::time::timeout(PATIENCE, started).await.expect("its directory");
     signal(&child, "-INT").await;
-    assert_eq!(exit_code(child).await, 1);
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time");
+    assert_eq!(told(&ended.expect("it ran")).0, 1);
     assert_eq!(entries(), 0, "the gateway's directory is gone");
 }
 

@@ -74,18 +74,19 @@ async fn the_demo_names_what_is_wrong_with_a_request_before_it_starts_anything()
 
 #[tokio::test]
 async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
-    let mut child = causeway(&["demo"]).stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let piped = Stdio::piped;
+    let mut child = causeway(&["demo"]).stdout(piped()).stderr(piped()).spawn().expect("it starts");
+    let mut lines = HeardLines::of(&mut child);
     let mut create = None;
     let mut right = None;
     let shown = async {
-        while let Some(line) = lines.next_line().await.expect("UTF-8") {
+        while let Some(line) = lines.next().await {
             // Under the names of the gateways: where each is.
             if right.is_none() && line.trim_start().starts_with("127.0.0.1:") {
                 right = line.split_whitespace().nth(1).map(str::to_owned);
             }
             if line.contains("runs:forward \\") {
-                let body = lines.next_line().await.expect("UTF-8").expect("the body");
+                let body = lines.next().await.expect("the body");
                 let url =
                     line.split_whitespace().find(|word| word.starts_with("http")).expect("a URL").to_owned();
                 let body = body.trim().strip_prefix("-d ").expect("a body").trim_matches('\'').to_owned();
@@ -103,9 +104,7 @@ async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
     let right = right.expect("where the other gateway is");
     let look = async |path: &str| {
         let url = format!("http://{right}/v1/federation/{path}");
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let answer = client.get(url).send().await.expect("an answer").bytes().await.expect("a body");
-        serde_json::from_slice::<Value>(&answer).expect("JSON")
+        read(plain_client().get(url).send().await.expect("an answer")).await.json
     };
     // what came over was proven, not believed.
     let trail = look("audit?action=federation.runs.forward").await;
@@ -116,5 +115,7 @@ async fn the_demo_stays_up_with_lines_that_work_until_it_is_interrupted() {
     assert!(peer["base_url"].as_str().is_some_and(|url| url.starts_with("https://")), "{peer}");
     signal(&child, "-INT").await;
     drop(lines);
-    assert_eq!(exit_code(child).await, 0);
+    let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time");
+    let (code, _, err) = told(&ended.expect("it ran"));
+    assert_eq!((code, err.trim()), (0, ""));
 }

@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
+use crate::support::ears::{Ear, plain_client, read};
 use crate::support::secrets::{self, Watch};
 
 /// How long a child may take for what takes it a moment.
@@ -41,9 +42,30 @@ async fn causeway_says(arguments: &[&str]) -> (i32, String, String) {
 fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     let (out, err) = (text(&output.stdout), text(&output.stderr));
-    secrets::minted(&out);
-    secrets::say(&err);
+    secrets::read(&out);
+    secrets::read(&err);
     (output.status.code().expect("an exit code"), out, err)
+}
+
+/// The lines of a child's output as they come, each of them heard.
+struct HeardLines {
+    lines: Lines<BufReader<ChildStdout>>,
+    ear: Ear,
+}
+
+impl HeardLines {
+    /// Takes the child's piped output.
+    fn of(child: &mut Child) -> Self {
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        HeardLines { lines, ear: Ear::default() }
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        let line = self.lines.next_line().await.expect("UTF-8")?;
+        self.ear.hear(line.as_bytes());
+        self.ear.hear(b"\n");
+        Some(line)
+    }
 }
 
 async fn signal(child: &Child, name: &str) {
@@ -155,10 +177,8 @@ impl Site {
 }
 
 async fn post(url: &str, body: String) -> Value {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let request = client.post(url).header("content-type", "application/json").body(body);
-    let answer = request.send().await.expect("an answer");
-    serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
+    let request = plain_client().post(url).header("content-type", "application/json").body(body);
+    read(request.send().await.expect("an answer")).await.json
 }
 
 fn text(path: &Path) -> &str {

@@ -47,9 +47,8 @@ impl Guarded {
 
     /// The status of a call with a token.
     async fn status(&self, path: &str, token: &str) -> u16 {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let request = client.get(format!("{}{path}", self.gateway.url)).bearer_auth(token);
-        request.send().await.expect("an answer").status().as_u16()
+        let request = plain_client().get(format!("{}{path}", self.gateway.url)).bearer_auth(token);
+        read(request.send().await.expect("an answer")).await.status
     }
 
     async fn stop(&mut self) {

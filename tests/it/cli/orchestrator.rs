@@ -14,14 +14,15 @@ impl Desk {
         let directory = tempfile::tempdir().expect("a directory");
         let arguments = ["orchestrator", "--listen", "127.0.0.1:0", "--run-time", run_time];
         let served = Served::start(&arguments, &directory.path().join("log"), "orchestrator: ").await;
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = plain_client();
         Desk { served, client, _directory: directory }
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> (u16, String) {
         let answer =
             tokio::time::timeout(PATIENCE, request.send()).await.expect("in time").expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("a body"))
+        let answer = read(answer).await;
+        (answer.status, answer.text)
     }
 
     async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, String) {

@@ -70,13 +70,14 @@ async fn tail_goes_on_over_a_gateway_that_is_killed_and_comes_back() {
         .stderr(notes)
         .spawn()
         .expect("it starts");
-    let mut lines = BufReader::new(tail.stdout.take().expect("piped")).lines();
-    let mut seen = lines.next_line().await.expect("UTF-8").expect("an event") + "\n";
+    let watch = Watch::over(Vec::new());
+    let mut lines = HeardLines::of(&mut tail);
+    let mut seen = lines.next().await.expect("an event") + "\n";
     site.gateway.child.kill().await.expect("killed");
     let listen = site.gateway.url.strip_prefix("http://").expect("http").to_owned();
     site.gateway = Site::serve(site.directory.path(), "data", &listen).await;
     let rest = async {
-        while let Some(line) = lines.next_line().await.expect("UTF-8") {
+        while let Some(line) = lines.next().await {
             seen.push_str(&line);
             seen.push('\n');
         }
@@ -85,6 +86,9 @@ async fn tail_goes_on_over_a_gateway_that_is_killed_and_comes_back() {
     assert_eq!(exit_code(tail).await, 0);
     assert_eq!(sequences(&seen), (1..=EVENTS).collect::<Vec<_>>());
     let notes = std::fs::read_to_string(site.path("tail.err")).expect("the notes");
+    secrets::read(&notes);
+    drop(lines);
+    assert!(!watch.findings_of("agentos.run.completed").is_empty(), "what a child says is searched");
     assert!(notes.contains("going on after"), "{notes}");
 }
 

@@ -87,6 +87,18 @@ async fn healthcheck_is_zero_for_a_ready_gateway_and_one_for_none() {
     assert!(err.contains("cannot connect"), "{err}");
 }
 
+// what children say is searched for secrets as what gateways say is.
+#[tokio::test]
+async fn what_a_command_prints_is_searched() {
+    let watch = Watch::over(Vec::new());
+    let (code, out, err) = causeway_says(&["tail", "--help"]).await;
+    assert_eq!((code, err.as_str()), (0, ""));
+    causeway_says(&["no-such-command"]).await;
+    for said in [out.lines().next().expect("help"), "no-such-command"] {
+        assert!(!watch.findings_of(said).is_empty(), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn openapi_prints_one_document_in_two_forms() {
     let (code, yaml, _) = causeway_says(&["openapi"]).await;

@@ -15,7 +15,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use super::gateway::{Answer, read};
+use super::ears::{plain_client, read};
+use super::gateway::Answer;
 use super::secrets;
 
 /// The OpenAPI document.
@@ -311,7 +312,7 @@ impl<'a> Checked<'a> {
         seen: &'a Mutex<BTreeSet<(String, u16)>>,
     ) -> Self {
         let operations = document.operations().into_iter().map(|one| (one.id.clone(), one)).collect();
-        let http = Client::builder().no_proxy().build().expect("a client");
+        let http = plain_client();
         Checked { document, operations, base: format!("http://{address}"), http, seen }
     }
 

@@ -1,12 +1,12 @@
 //! What the tests of forwarding share: keyed bodies, forwards as the API shows them, the audit.
 
-use reqwest::Response;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinHandle;
 
+use crate::support::ears::{plain_client, read};
 use crate::support::gateway::{Answer, TestGateway, forward_body};
 
 /// Where forwards are posted.
@@ -24,10 +24,10 @@ pub(crate) fn keyed_body(stack_id: &str, key: &str) -> Value {
     clippy::disallowed_methods,
     reason = "the caller is no part of the gateway, whose tasks are tracked"
 )]
-pub(crate) fn spawn_forward(gateway: &TestGateway, body: &Value) -> JoinHandle<reqwest::Result<Response>> {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let post = client.post(format!("{}{FORWARD}", gateway.base_url()));
-    tokio::spawn(post.header("content-type", "application/json").body(body.to_string()).send())
+pub(crate) fn spawn_forward(gateway: &TestGateway, body: &Value) -> JoinHandle<reqwest::Result<Answer>> {
+    let post = plain_client().post(format!("{}{FORWARD}", gateway.base_url()));
+    let sent = post.header("content-type", "application/json").body(body.to_string()).send();
+    tokio::spawn(async { Ok(read(sent.await?).await) })
 }
 
 /// The run id of a forward's answer.

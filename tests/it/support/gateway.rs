@@ -15,6 +15,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::ears::{plain_client, read};
 use super::secrets::{self, Watch};
 
 /// The tenant of every request that names none.
@@ -132,7 +133,7 @@ impl TestGateway {
         let gateway = Gateway::start_with(config.clone(), clock.clone(), Entropy::from_os())
             .await
             .expect("the gateway starts");
-        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let http = plain_client();
         TestGateway { address: gateway.address(), gateway: Some(gateway), config, watch, data, clock, http }
     }
 
@@ -317,16 +318,6 @@ impl Drop for TestGateway {
     fn drop(&mut self) {
         self.show_metrics();
     }
-}
-
-/// Reads an answer to its end.
-pub(crate) async fn read(response: reqwest::Response) -> Answer {
-    let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    let url = response.url().to_string();
-    let text = response.text().await.expect("a body");
-    secrets::answered(&url, status, &text);
-    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-    Answer { status, headers, json, text }
 }
 
 /// A run's events, below a gateway.

@@ -2,6 +2,7 @@
 //! a faulty network, and a watch on secrets.
 
 pub(crate) mod document;
+pub(crate) mod ears;
 pub(crate) mod fault_proxy;
 pub(crate) mod forwards;
 pub(crate) mod gateway;

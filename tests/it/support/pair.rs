@@ -23,7 +23,8 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::gateway::{Answer, TENANT, TestGateway, peer, read, test_config};
+use super::ears::{Opened, client_with, plain_client, read, socket_client};
+use super::gateway::{Answer, TENANT, TestGateway, peer, test_config};
 use super::orchestrator::ScriptedOrchestrator;
 
 /// Where a peer creates runs.
@@ -209,8 +210,7 @@ impl Operator {
     /// The operator of this gateway, by its control socket.
     pub(crate) fn of(gateway: &TestGateway) -> Self {
         let socket = gateway.data_dir().join(CONTROL_SOCKET);
-        let http = reqwest::Client::builder().unix_socket(socket).no_proxy().build().expect("a client");
-        Operator { http }
+        Operator { http: socket_client(socket) }
     }
 
     /// A `GET`.
@@ -319,13 +319,7 @@ pub(crate) fn tls_client(
 ) -> reqwest::Client {
     let pins = Expectation::pins(vec![SpkiPin::of_ed25519(server.as_bytes())]);
     let config = toward_peer(shown.cloned(), pins, clock).expect("a client configuration");
-    let builder = reqwest::Client::builder().tls_backend_preconfigured(config).no_proxy();
-    builder.build().expect("a client")
-}
-
-/// A client without TLS.
-pub(crate) fn plain_client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("a client")
+    client_with(|builder| builder.tls_backend_preconfigured(config))
 }
 
 /// Signs requests as a gateway does, with any key and any names.
@@ -435,7 +429,7 @@ impl Signed {
 
     /// Sends it; `None` when the connection came to nothing.
     pub(crate) async fn try_send(&self, http: &reqwest::Client, base: &str) -> reqwest::Result<Answer> {
-        Ok(read(self.open(http, base).await?).await)
+        Ok(read(self.request(http, base).send().await?).await)
     }
 
     /// Sends it and reads the answer.
@@ -449,16 +443,16 @@ impl Signed {
     }
 
     /// Sends it and leaves the body open.
-    pub(crate) async fn open(
-        &self,
-        http: &reqwest::Client,
-        base: &str,
-    ) -> reqwest::Result<reqwest::Response> {
+    pub(crate) async fn open(&self, http: &reqwest::Client, base: &str) -> reqwest::Result<Opened> {
+        Ok(Opened::new(self.request(http, base).send().await?))
+    }
+
+    fn request(&self, http: &reqwest::Client, base: &str) -> reqwest::RequestBuilder {
         let request = http.request(self.method.clone(), format!("{base}{}", self.target));
         let request = request.headers(self.headers.clone());
         match &self.body {
-            Some(body) => request.body(body.clone()).send().await,
-            None => request.send().await,
+            Some(body) => request.body(body.clone()),
+            None => request,
         }
     }
 }

@@ -6,7 +6,8 @@ use causeway::services::options::Profile;
 use causeway::services::peer_options::PeerOptions;
 use serde_json::json;
 
-use super::gateway::{TestGateway, read, test_config};
+use super::ears::{read, socket_client};
+use super::gateway::{TestGateway, test_config};
 
 /// Every scope that a client may have.
 pub(crate) const CLIENT_SCOPES: [&str; 5] =
@@ -44,8 +45,7 @@ impl Prod {
     pub(crate) async fn start(config: Config, peers: Vec<PeerOptions>) -> Self {
         let gateway = TestGateway::start_with(config, peers).await;
         let socket = gateway.data_dir().join(CONTROL_SOCKET);
-        let control = reqwest::Client::builder().no_proxy().unix_socket(socket).build().expect("a client");
-        Prod { gateway, control }
+        Prod { gateway, control: socket_client(socket) }
     }
 
     /// Makes a token: a client's for its tenant, an operator's for none.
@@ -73,7 +73,7 @@ impl Prod {
     /// Revokes a token.
     pub(crate) async fn revoke(&self, token: &Token) {
         let url = format!("http://localhost/v1/federation/tokens/{}", token.id);
-        let status = self.control.delete(url).send().await.expect("an answer").status();
-        assert!(status.is_success(), "{status}");
+        let answer = read(self.control.delete(url).send().await.expect("an answer")).await;
+        assert!(answer.status < 300, "{}", answer.text);
     }
 }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use super::ears::connect;
 
 /// How long a connection may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,14 +49,14 @@ impl RawAnswer {
 
 /// Sends bytes and reads until the other side ends the connection; panics when it does not.
 pub(crate) async fn send(address: SocketAddr, bytes: &[u8]) -> RawAnswer {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let mut stream = connect(address).await.expect("a connection");
     // The other side may refuse before it has read everything.
     let _ = stream.write_all(bytes).await;
     read_to_end(stream).await
 }
 
 /// Reads until the other side ends the connection; panics when it does not.
-pub(crate) async fn read_to_end(mut stream: TcpStream) -> RawAnswer {
+pub(crate) async fn read_to_end(mut stream: impl AsyncRead + Unpin) -> RawAnswer {
     let mut all = Vec::new();
     let reading = async {
         let mut piece = [0_u8; 4096];

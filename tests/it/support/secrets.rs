@@ -1,6 +1,6 @@
 //! No gateway under test writes a secret anywhere: what is secret is learnt where it appears (answers that mint
 //! it, requests that carry it, key files, configurations), and when a gateway goes, all it has written is
-//! searched: the log of this process, answers that refuse, metrics, every file of its directory.
+//! searched: the log of this process, whatever was read of it (`ears`), metrics, every file of its directory.
 //!
 //! Invariant: [`Watch`] is a part of every gateway that the support starts, so no test can leave the search out.
 
@@ -21,7 +21,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-/// A credential that is shorter is a word of a test, and could stand anywhere.
+/// What is shorter could stand anywhere by chance, so no test may use it as a credential.
 const SHORTEST: usize = 12;
 /// So much of either end of a secret betrays it.
 const ENOUGH: usize = 20;
@@ -33,30 +33,47 @@ const TOKEN_SECRET: std::ops::Range<usize> = 16..59;
 /// Names of query parameters that carry a credential, rightly or wrongly.
 const IN_QUERY: [&str; 4] = ["ticket", "token", "access_token", "api_key"];
 
+/// Where examples of credentials are published.
+const DOCUMENT: &str = include_str!("../../../openapi/causeway.v1.yaml");
+
 /// All that is known to this process.
+#[derive(Default)]
 struct Ledger {
     secrets: HashSet<Vec<u8>>,
-    heard: String,
+    /// Log and metrics.
+    written: String,
+    /// What callers read.
+    read: String,
+    /// How many search.
+    watches: usize,
 }
 
 static LEDGER: Mutex<Option<Ledger>> = Mutex::new(None);
 
 fn with_ledger<T>(act: impl FnOnce(&mut Ledger) -> T) -> T {
     let mut guard: MutexGuard<'_, Option<Ledger>> = LEDGER.lock().unwrap_or_else(PoisonError::into_inner);
-    act(guard.get_or_insert_with(|| Ledger { secrets: HashSet::new(), heard: String::new() }))
+    act(guard.get_or_insert_with(Ledger::default))
 }
 
 /// Keeps a credential in mind.
+#[track_caller]
 pub(crate) fn keep(credential: &str) {
     let secret = secret_part(credential).as_bytes();
     keep_bytes(secret);
 }
 
 /// Keeps bytes in mind that nobody may see.
+#[track_caller]
 pub(crate) fn keep_bytes(secret: &[u8]) {
-    if secret.len() >= SHORTEST {
-        with_ledger(|ledger| ledger.secrets.insert(secret.to_vec()));
+    if secret.is_empty() {
+        return;
     }
+    let shown = secret.escape_ascii();
+    assert!(
+        secret.len() >= SHORTEST,
+        "`{shown}` is too short to be looked for: use {SHORTEST} bytes or more"
+    );
+    with_ledger(|ledger| ledger.secrets.insert(secret.to_vec()));
 }
 
 /// True when this credential is looked for.
@@ -76,6 +93,7 @@ fn secret_part(credential: &str) -> &str {
 }
 
 /// Keeps what a request carries in its headers.
+#[track_caller]
 pub(crate) fn carried(name: &str, value: &str) {
     if ["authorization", "x-api-key"].contains(&name) {
         keep(value.rsplit(' ').next().unwrap_or(value));
@@ -83,7 +101,7 @@ pub(crate) fn carried(name: &str, value: &str) {
 }
 
 /// Keeps the credentials in a target's query.
-fn asked(target: &str) {
+pub(crate) fn asked(target: &str) {
     for pair in target.split_once('?').map_or("", |(_, query)| query).split('&') {
         match pair.split_once('=') {
             Some((name, value)) if IN_QUERY.contains(&name) => keep(value),
@@ -92,36 +110,39 @@ fn asked(target: &str) {
     }
 }
 
-/// Keeps every credential that was minted in this text.
-pub(crate) fn minted(text: &str) {
-    for prefix in MINTED {
-        for (at, _) in text.match_indices(prefix) {
-            let rest = &text[at..];
-            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c));
-            let word = &rest[..end.unwrap_or(rest.len())];
-            if word.len() >= SHORTEST_MINTED {
-                keep(word);
-            }
+/// Every word of this text that looks like a minted credential.
+fn minted(text: &str) -> HashSet<&str> {
+    let word = |at: usize| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c));
+        &rest[..end.unwrap_or(rest.len())]
+    };
+    let found = MINTED.iter().flat_map(|prefix| text.match_indices(prefix));
+    let words = found.map(|(at, _)| word(at)).filter(|word| word.len() >= SHORTEST_MINTED);
+    words.filter(|word| !DOCUMENT.contains(word)).collect()
+}
+
+/// Takes what a caller reads. A credential that nobody knew is minted here, and may be shown this once.
+pub(crate) fn read(text: &str) {
+    let mut shown = text.to_owned();
+    for word in minted(text).into_iter().filter(|word| !is_known(word)) {
+        keep(word);
+        shown = shown.replace(word, "(minted)");
+    }
+    with_ledger(|ledger| {
+        if ledger.watches > 0 {
+            ledger.read.push_str(&shown);
         }
-    }
+    });
 }
 
-/// Takes an answer: a good one may mint, and one that refuses is something a stranger reads.
-pub(crate) fn answered(target: &str, status: u16, text: &str) {
-    asked(target);
-    if status < 400 {
-        minted(text);
-    } else {
-        say(&format!("an answer {status}: {text}\n"));
-    }
-    if target.ends_with("/metrics") {
-        say(text);
-    }
-}
-
-/// Takes what somebody reads: a line of the log, an error, a page of metrics.
+/// Takes what is written: a line of the log, a page of metrics.
 pub(crate) fn say(text: &str) {
-    with_ledger(|ledger| ledger.heard.push_str(text));
+    with_ledger(|ledger| {
+        if ledger.watches > 0 {
+            ledger.written.push_str(text);
+        }
+    });
 }
 
 /// Keeps a private key, in each of the forms it has.
@@ -202,14 +223,19 @@ impl Search {
 /// Watches what is written from now on, and below some paths at any time.
 pub(crate) struct Watch {
     paths: Vec<PathBuf>,
-    since: usize,
+    /// Where its part of `written` and of `read` begins.
+    since: (usize, usize),
 }
 
 impl Watch {
     /// Begins to watch. Directories of private keys hold what they are for, and are left out.
     pub(crate) fn over(paths: Vec<PathBuf>) -> Self {
         listen();
-        Watch { paths, since: with_ledger(|ledger| ledger.heard.len()) }
+        let since = with_ledger(|ledger| {
+            ledger.watches += 1;
+            (ledger.written.len(), ledger.read.len())
+        });
+        Watch { paths, since }
     }
 
     /// Learns what this gateway is configured with.
@@ -217,9 +243,14 @@ impl Watch {
         keep_configured(config);
     }
 
-    /// What this process has logged, refused and counted since the watch began.
-    pub(crate) fn heard(&self) -> String {
-        with_ledger(|ledger| ledger.heard[self.since..].to_owned())
+    /// What this process has logged and counted since the watch began.
+    pub(crate) fn written(&self) -> String {
+        with_ledger(|ledger| ledger.written[self.since.0..].to_owned())
+    }
+
+    /// What the clients of this process have read since the watch began.
+    pub(crate) fn read(&self) -> String {
+        with_ledger(|ledger| ledger.read[self.since.1..].to_owned())
     }
 
     /// Every file below the paths, but for those of private keys, which are learnt instead.
@@ -231,11 +262,21 @@ impl Watch {
 
     /// Where a secret is, and what stands around it.
     pub(crate) fn findings(&self) -> Vec<String> {
-        let files = self.files();
+        let files = self.files(); // first: keys are learnt there
         let search = with_ledger(|ledger| Search::of(&ledger.secrets));
-        let heard = self.heard();
-        let written = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
-        let all = written.chain([("what was logged, refused or counted", heard.as_bytes())]);
+        self.found_by(&search, &files)
+    }
+
+    /// Where this one is.
+    pub(crate) fn findings_of(&self, secret: &str) -> Vec<String> {
+        self.found_by(&Search::of([&secret.as_bytes().to_vec()]), &self.files())
+    }
+
+    fn found_by(&self, search: &Search, files: &[(String, Vec<u8>)]) -> Vec<String> {
+        let (written, read) = (self.written(), self.read());
+        let stored = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+        let told = [("what was logged or counted", written.as_bytes()), ("what was read", read.as_bytes())];
+        let all = stored.chain(told);
         all.filter_map(|(name, bytes)| Some(format!("a secret is in {name}: {}", search.find(bytes)?)))
             .collect()
     }
@@ -243,10 +284,15 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let findings = self.findings();
-            assert!(findings.is_empty(), "{}", findings.join("\n"));
-        }
+        let findings = if std::thread::panicking() { Vec::new() } else { self.findings() };
+        with_ledger(|ledger| {
+            ledger.watches -= 1;
+            if ledger.watches == 0 {
+                ledger.written.clear();
+                ledger.read.clear();
+            }
+        });
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
     }
 }
 

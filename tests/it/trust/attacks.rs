@@ -9,12 +9,11 @@ use causeway::domain::peer::PeerKind;
 use causeway::services::options::Profile;
 use serde_json::{Value, json};
 
+use crate::support::ears::{plain_client, read};
 use crate::support::forwards::{FORWARD, run_id};
-use crate::support::gateway::{
-    Answer, TENANT, TestGateway, events_path, forward_body, peer, read, test_config,
-};
+use crate::support::gateway::{Answer, TENANT, TestGateway, events_path, forward_body, peer, test_config};
 use crate::support::orchestrator::{RunStatus, ScriptedOrchestrator};
-use crate::support::pair::{Operator, Pair, orchestrator_entry, plain_client};
+use crate::support::pair::{Operator, Pair, orchestrator_entry};
 use crate::support::sse_client::Follower;
 
 /// The scopes of a client that does everything.
@@ -390,7 +389,7 @@ pub(crate) async fn a_stream_ticket_opens_one_run_once_within_a_minute() {
     let late = issue(json!({ "run_id": run })).await;
     guarded.clock.advance(Duration::from_secs(61));
     invalid(open(&run, &late).await);
-    invalid(open(&run, "cwt_none").await);
+    invalid(open(&run, "cwt_of_nobody").await);
     // It opens a stream and nothing else.
     for path in ["/v1/federation/runs", "/v1/federation/runs/{}", "/v1/runs/{}"] {
         let ticket = issue(json!({ "run_id": run })).await;
@@ -488,7 +487,7 @@ pub(crate) async fn strangers_with_any_names_and_keys_make_no_time_series() {
         let stranger =
             crate::support::pair::Signer::new(&key, &format!("stk_{number}"), "stk_b", &pair.clock);
         stranger.get(&format!("/v1/federation/runs/run_{number}")).send_to(&pair.b).await.expect(401);
-        let token = format!("Bearer cw_{number}");
+        let token = format!("Bearer cw_of_nobody_{number}");
         pair.b.get_with(&format!("/v1/nothing/{number}"), &[("authorization", &token)]).await.expect(404);
         let answer = pair.b.get_with("/v1/federation/runs", &[("authorization", &token)]).await;
         assert!([401, 429].contains(&answer.status));
@@ -508,7 +507,7 @@ pub(crate) async fn strangers_with_any_names_and_keys_make_no_time_series() {
     let known: HashSet<String> = before.lines().map(name).collect();
     let new: Vec<String> = after.lines().map(name).filter(|series| !known.contains(series)).collect();
     assert!(new.len() < 15, "{new:?}");
-    for word in ["stk_1", "run_1", "cw_1", "nothing"] {
+    for word in ["stk_1", "run_1", "cw_of_nobody", "nothing"] {
         assert!(!after.contains(word), "{word} is on the metrics page");
     }
 }

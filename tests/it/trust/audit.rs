@@ -50,7 +50,7 @@ async fn every_decision_and_change_is_a_record_that_nobody_can_take_back() {
     let (id, weak) = at_b.token("bob", &["runs:read"]).await;
     let weak_of_bob = [("x-api-key", weak.as_str()), ("x-correlation-id", "req_of_bob")];
     pair.b.post_with(FORWARD, &forward_body("orc_b"), &weak_of_bob).await.expect(403);
-    let nobody = [("x-api-key", "cw_nobody"), ("x-correlation-id", "req_of_nobody")];
+    let nobody = [("x-api-key", "cw_of_nobody"), ("x-correlation-id", "req_of_nobody")];
     pair.b.get_with("/v1/federation/runs", &nobody).await.expect(401);
     let stranger = Signer::new(&some_key(), "stk_evil", "stk_b", &pair.clock).create("key-1");
     stranger.with("x-correlation-id", "req_of_evil").send_to(&pair.b).await.expect(401);
@@ -135,7 +135,7 @@ async fn a_flood_of_strangers_does_not_fill_the_audit() {
     let pair = plan.start().await;
     let before = pair.b.count_rows("audit");
     let asked = (0..300).map(|number| {
-        let token = format!("cw_{number}");
+        let token = format!("cw_of_nobody_{number}");
         let b = &pair.b;
         async move { b.get_with("/v1/federation/runs", &[("x-api-key", &token)]).await.status }
     });

@@ -1,14 +1,19 @@
 //! What is secret stays so: planted secrets are looked for wherever a gateway writes anything.
 
+use causeway::domain::peer::PeerKind;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
+use crate::client_tls::{TLS13, connect, tls_config, write_certificate};
+use crate::support::ears::{Opened, plain_client};
 use crate::support::forwards::FORWARD;
-use crate::support::gateway::{TestGateway, events_path, forward_body};
+use crate::support::gateway::{TestGateway, events_path, forward_body, peer};
 use crate::support::log::beside;
-use crate::support::orchestrator::{CreateFault, RunStatus};
+use crate::support::orchestrator::{CreateFault, RunStatus, ScriptedOrchestrator};
 use crate::support::pair::{Operator, Plan};
+use crate::support::raw;
 use crate::support::secrets::{self, Watch};
-use crate::support::sse_client::Follower;
+use crate::support::sse_client::{Follower, SseClient};
 
 /// Every value of every record of the audit, as the database holds it.
 fn audit_table(gateway: &TestGateway) -> String {
@@ -39,25 +44,58 @@ async fn a_secret_that_is_written_fails_the_test_that_let_it_be() {
     let gateway = TestGateway::start(Vec::new()).await;
     let secret = format!("canary-that-is-written-{}", std::process::id());
     secrets::keep(&secret);
-    gateway.push_steps(&secret, [1]).await;
+    std::fs::write(gateway.data_dir().join("a-note"), secret).expect("written");
+}
+
+// Whichever client of the tests reads it, and by whichever door.
+#[tokio::test]
+async fn whatever_is_read_is_searched() {
+    let home = ScriptedOrchestrator::start().await;
+    let files = tempfile::tempdir().expect("a directory");
+    let root = write_certificate(files.path());
+    let plain = TestGateway::with_orchestrator(&home.base_url()).await;
+    let entry = peer("stk_b", &home.base_url(), PeerKind::Orchestrator);
+    let with_tls = TestGateway::start_with(tls_config(files.path()), vec![entry]).await;
+    let run_for = async |reader: &str| {
+        let run = plain.forward_run("stk_b").await;
+        home.emit(&run, "agentos.run.step.completed", json!({ "text": format!("read-by-{reader}") }));
+        home.finish(&run, RunStatus::Completed);
+        plain.until_run(&run, |run| run["status"] == "completed").await;
+        events_path(&run)
+    };
+    let (whole, piecewise) = (run_for("the-client").await, run_for("a-client-of-streams").await);
+    let (strict, bytes) = (run_for("the-strict-client").await, run_for("bytes").await);
+    plain.get(&whole).await.expect(200);
+    let url = format!("{}{piecewise}", plain.base_url());
+    Opened::new(plain_client().get(url).send().await.expect("an answer")).rest().await;
+    SseClient::connect(plain.address(), &strict, &[]).await.collect_until_end().await;
+    raw::send(plain.address(), &raw::request("GET", &bytes, &[], b"")).await;
+    let mut inside = connect(&with_tls, &root, TLS13, &[]).await.expect("a handshake");
+    let asked = [("x-request-id", "read-by-bytes-inside-tls")];
+    inside.write_all(&raw::request("GET", "/livez", &asked, b"")).await.expect("sent");
+    raw::read_to_end(inside).await;
+    for reader in ["the-client", "a-client-of-streams", "the-strict-client", "bytes", "bytes-inside-tls"] {
+        let found = plain.watch().findings_of(&format!("read-by-{reader}"));
+        assert!(found.iter().any(|place| place.contains("in what was read")), "{reader}: {found:?}");
+    }
 }
 
 // A file is found out whatever form the secret has, and a key where no key belongs.
 #[tokio::test]
 async fn what_a_gateway_hears_says_and_stores_is_what_is_searched() {
-    let gateway = TestGateway::start(Vec::new()).await;
+    let mut gateway = TestGateway::start(Vec::new()).await;
     let address = gateway.address().to_string();
     gateway.get("/v1/federation/runs/run_that_is_heard_of").await.expect(404);
     gateway.get("/metrics").await.expect(200);
-    let heard = gateway.watch().heard();
+    let heard = gateway.watch().written();
     assert!(
         heard.lines().any(|line| line.contains("the gateway listens") && line.contains(&address)),
         "logs"
     );
-    assert!(
-        heard.contains("an answer 404: ") && heard.contains("http_connections_open "),
-        "answers, metrics"
-    );
+    assert!(gateway.watch().read().contains("an answer 404: "), "answers");
+    gateway.stop().await;
+    assert!(gateway.watch().written().contains("http_connections_open "), "metrics");
+    gateway.start_again().await.expect("the gateway starts again");
     gateway.push_steps("run_that_is_stored", [1]).await;
     let stored = |(_, bytes): &(String, Vec<u8>)| holds(bytes, "run_that_is_stored");
     assert!(gateway.watch().files().iter().any(stored), "the database");
@@ -154,7 +192,7 @@ pub(crate) async fn no_secret_is_written_anywhere() {
     let files = pair.a.watch().files();
     pair.a.stop().await;
     pair.b.stop().await;
-    let logged = pair.a.watch().heard();
+    let logged = pair.a.watch().written();
     let sunk = std::fs::read_to_string(sink).expect("the sink");
     for action in ["runs.forward", "key.rotate", "authenticate"] {
         assert!(audit.contains(action), "{action} is in no record: {audit}");

@@ -12,12 +12,10 @@ use rcgen::{
 };
 use rustls::HandshakeKind;
 use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use crate::support::ears::connect_tls;
 use crate::support::forwards::FORWARD;
 use crate::support::gateway::{TestGateway, forward_body};
 use crate::support::pair::{Operator, Pair, Plan, self_issued, some_key, tls_client};
@@ -76,9 +74,7 @@ pub(crate) async fn the_door_speaks_tls_13_and_nothing_else() {
         .expect("TLS 1.2")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let socket = TcpStream::connect(pair.b.peer_address()).await.expect("a connection");
-    let name = ServerName::try_from("stk-b").expect("a name");
-    let refused = TlsConnector::from(Arc::new(old)).connect(name, socket).await.expect_err("too old");
+    let refused = connect_tls(pair.b.peer_address(), old, "stk-b").await.expect_err("too old");
     assert!(refused.to_string().contains("ProtocolVersion"), "{refused}");
     assert!(failures(&pair.b, "no_tls13").await > 0.0);
 }
@@ -92,16 +88,14 @@ pub(crate) async fn no_session_is_resumed() {
     let mut config = toward_peer(Some(shown), pins, &pair.clock).expect("a configuration");
     config.resumption = Resumption::in_memory_sessions(8);
     config.enable_early_data = true;
-    let connector = TlsConnector::from(Arc::new(config));
     for round in 0..3 {
-        let socket = TcpStream::connect(pair.b.peer_address()).await.expect("a connection");
-        let name = ServerName::try_from("stk-b").expect("a name");
-        let mut stream = connector.connect(name, socket).await.expect("a handshake");
+        let mut stream =
+            connect_tls(pair.b.peer_address(), config.clone(), "stk-b").await.expect("a handshake");
         stream.write_all(b"GET /livez HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n").await.expect("sent");
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
-        let connection = stream.get_ref().1;
+        let connection = stream.get_ref().get_ref().1;
         assert_eq!(connection.handshake_kind(), Some(HandshakeKind::Full), "round {round}");
         assert_eq!(connection.tls13_tickets_received(), 0);
     }

@@ -225,7 +225,7 @@ async fn a_drained_peer_gets_nothing_new_and_its_streams_go_on() {
     follower.follow_events(2).await;
     // A stream of our own, as `stk_a`: draining is no reason to cut it.
     let stream = pair.as_a().get(&format!("/v1/runs/{run}/events"));
-    let mut stream = stream.open(&pair.tls_as_a(), &pair.door_b()).await.expect("a stream");
+    let stream = stream.open(&pair.tls_as_a(), &pair.door_b()).await.expect("a stream");
     let operator = Operator::of(&pair.b);
     let drained = operator.act("/v1/federation/peers/stk_a:drain").await.expect(200);
     assert_eq!(drained.json["peer"]["standing"], "draining");
@@ -242,10 +242,7 @@ async fn a_drained_peer_gets_nothing_new_and_its_streams_go_on() {
     pair.home_b.finish(&run, RunStatus::Completed);
     follower.follow_to_end().await;
     assert_eq!(follower.sequences(), [1, 2, 3, 4, 5]);
-    let mut text = String::new();
-    while let Ok(Some(chunk)) = stream.chunk().await {
-        text.push_str(&String::from_utf8_lossy(&chunk));
-    }
+    let text = stream.rest().await;
     assert!(!text.contains("stream_error"), "{text}");
     assert!(text.contains("event: end"), "{text}");
     pair.as_a().get(&format!("/v1/runs/{run}")).send_to(&pair.b).await.expect(200);

@@ -145,10 +145,10 @@ pub(crate) async fn failed_logins_of_one_network_are_slowed_down_and_good_ones_a
     let (_, token) = operator.token("alice", &["runs:read"]).await;
     let mut statuses = Vec::new();
     for _ in 0..8 {
-        statuses.push(gateway.get_with(RUNS, &[("x-api-key", "cw_wrong")]).await.status);
+        statuses.push(gateway.get_with(RUNS, &[("x-api-key", "cw_that_is_wrong")]).await.status);
     }
     assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429]);
-    let refused = gateway.get_with(RUNS, &[("x-api-key", "cw_wrong")]).await;
+    let refused = gateway.get_with(RUNS, &[("x-api-key", "cw_that_is_wrong")]).await;
     assert_eq!(refused.code(), "rate_limited");
     assert!(!refused.header("retry-after").is_empty());
     gateway.get_with(RUNS, &[("x-api-key", &token)]).await.expect(200);

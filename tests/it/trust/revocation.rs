@@ -4,25 +4,18 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::AsyncRead;
 use tokio::time::Instant;
 
+use crate::support::ears::{Opened, connect_tls, plain_client};
 use crate::support::forwards::FORWARD;
 use crate::support::gateway::{TestGateway, events_path, forward_body, test_config};
 use crate::support::orchestrator::{RunStatus, ScriptedOrchestrator};
-use crate::support::pair::{Operator, Pair, orchestrator_entry, plain_client};
+use crate::support::pair::{Operator, Pair, orchestrator_entry};
 use crate::support::sse_client::{Follower, Response, SseClient};
 
 /// What a revocation may take, on any machine.
 const AT_ONCE: Duration = Duration::from_secs(1);
-
-/// Reads a stream to its end, however it ends, and answers its text.
-async fn rest_of(mut stream: reqwest::Response) -> String {
-    let mut text = String::new();
-    while let Ok(Some(chunk)) = stream.chunk().await {
-        text.push_str(&String::from_utf8_lossy(&chunk));
-    }
-    text
-}
 
 /// The code of the last frame of a stream.
 #[track_caller]
@@ -52,14 +45,14 @@ pub(crate) async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_
     let stream = known.get(&format!("/v1/runs/{out}/events")).open(&http, &pair.door_b()).await;
     let mut stream = stream.expect("a stream");
     assert_eq!(stream.status(), 200);
-    stream.chunk().await.expect("bytes").expect("the first events");
+    stream.next().await.expect("bytes").expect("the first events");
     let mut idle = idle_connection(&pair).await;
 
     let begun = Instant::now();
     let why = serde_json::json!({ "reason": "drill" });
     let revoked = pair.b.post("/v1/federation/peers/stk_a:revoke", &why).await;
     assert_eq!(revoked.expect(200).json["peer"]["standing"], "revoked");
-    let text = rest_of(stream).await;
+    let text = stream.rest().await;
     let ended = begun.elapsed();
     let silent = tokio::io::AsyncReadExt::read(&mut idle, &mut [0_u8; 64]).await;
     let closed = begun.elapsed();
@@ -105,16 +98,13 @@ pub(crate) async fn a_revoked_peer_is_cut_off_within_a_second_and_loses_nothing_
 }
 
 /// A TLS connection of `stk_a` that has answered one request and waits for the next.
-async fn idle_connection(pair: &Pair) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+async fn idle_connection(pair: &Pair) -> impl AsyncRead + Unpin {
     use causeway::tls::{Expectation, SpkiPin, toward_peer};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let shown = crate::support::pair::self_issued(&pair.key_a, "stk_a", &pair.clock);
     let pins = Expectation::pins(vec![SpkiPin::of_ed25519(pair.key_b.public().as_bytes())]);
     let config = toward_peer(Some(shown), pins, &pair.clock).expect("a configuration");
-    let socket = tokio::net::TcpStream::connect(pair.b.peer_address()).await.expect("a connection");
-    let name = rustls::pki_types::ServerName::try_from("stk-b").expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
-    let mut stream = connector.connect(name, socket).await.expect("a handshake");
+    let mut stream = connect_tls(pair.b.peer_address(), config, "stk-b").await.expect("a handshake");
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: b\r\n\r\n").await.expect("it is sent");
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
@@ -236,7 +226,8 @@ async fn a_revoked_token_takes_its_tickets_with_it() {
     // The one that was not used yet shows nothing either.
     let late =
         plain_client().get(format!("{}{}", gateway.base_url(), urls[1])).send().await.expect("an answer");
-    let (status, text) = (late.status().as_u16(), rest_of(late).await);
+    let late = Opened::new(late);
+    let (status, text) = (late.status(), late.rest().await);
     assert!(status == 401 || !text.contains("agentos.event"), "{status}: {text}");
     assert!(status == 401 || last_code(&text) == "forbidden", "{status}: {text}");
 }

@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::gateway::{TestGateway, read, test_config};
+use crate::support::ears::{plain_client, read};
+use crate::support::gateway::{TestGateway, test_config};
 use crate::support::pair::{Operator, Pair, Plan, Signed, Signer, gateway_entry, some_key};
 
 /// `Signature-Input` without one of its parameters.
@@ -228,7 +229,7 @@ pub(crate) async fn a_signed_request_is_taken_once_by_one_gateway() {
     create.send_to(&pair.b).await.expect(201);
     read.send_to(&pair.b).await.expect(200);
     let again = |signed: Signed| {
-        let (http, base) = (crate::support::pair::plain_client(), pair.b.base_url());
+        let (http, base) = (plain_client(), pair.b.base_url());
         async move { signed.send(&http, &base).await }
     };
     for signed in [&create, &read] {

@@ -24,6 +24,7 @@ use self::{
     frame::shown,
     wire::{broken_payload, find_chunk, parse_head, read_head, read_some, send_request},
 };
+use crate::support::ears::Tapped;
 
 /// How long one wait for bytes may last, unless the test says otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(crate) struct Response {
     pub(crate) status: u16,
     /// Names in lower case, values trimmed, in order.
     pub(crate) headers: Vec<(String, String)>,
-    socket: TcpStream,
+    socket: Tapped<TcpStream>,
     strictness: Strictness,
     patience: Duration,
     /// Received and not yet understood.
@@ -188,7 +189,7 @@ impl Response {
             panic!("no silence: {}", shown(&frame.raw));
         }
         let mut byte = [0];
-        if let Ok(read) = timeout(time, self.socket.peek(&mut byte)).await {
+        if let Ok(read) = timeout(time, self.socket.get_ref().peek(&mut byte)).await {
             panic!("no silence: {read:?} bytes, after {}", shown(&self.body));
         }
     }
@@ -237,7 +238,7 @@ impl Response {
     /// Ends the connection now.
     pub(crate) fn abort(self, how: Abort) {
         if how == Abort::Reset {
-            self.socket.set_zero_linger().expect("SO_LINGER");
+            self.socket.get_ref().set_zero_linger().expect("SO_LINGER");
         }
     }
 

@@ -11,13 +11,14 @@ use tokio::{
 };
 
 use super::frame::shown;
+use crate::support::ears::{Tapped, connect};
 
 /// Sends a GET.
 pub(super) async fn send_request(
     addr: SocketAddr,
     path_and_query: &str,
     headers: &[(&str, &str)],
-) -> Result<TcpStream, io::ErrorKind> {
+) -> Result<Tapped<TcpStream>, io::ErrorKind> {
     let mut request = format!("GET {path_and_query} HTTP/1.1\r\nHost: {addr}\r\n");
     for (name, value) in headers {
         write!(request, "{name}: {value}\r\n").expect("a string takes all");
@@ -26,14 +27,14 @@ pub(super) async fn send_request(
         request.push_str("Accept: text/event-stream\r\n");
     }
     request.push_str("\r\n");
-    let mut socket = TcpStream::connect(addr).await.map_err(|error| error.kind())?;
+    let mut socket = connect(addr).await.map_err(|error| error.kind())?;
     socket.write_all(request.as_bytes()).await.map_err(|error| error.kind())?;
     Ok(socket)
 }
 
 /// Reads the head; returns it and the bytes read beyond it.
 pub(super) async fn read_head(
-    socket: &mut TcpStream,
+    socket: &mut Tapped<TcpStream>,
     patience: Duration,
 ) -> Result<(String, Vec<u8>), io::ErrorKind> {
     let mut received = Vec::new();
@@ -59,7 +60,7 @@ pub(super) fn parse_head(head: &str) -> (u16, Vec<(String, String)>) {
 
 /// Appends what the next read brings; `TimedOut` when that is nothing, `UnexpectedEof` at the end.
 pub(super) async fn read_some(
-    socket: &mut TcpStream,
+    socket: &mut Tapped<TcpStream>,
     into: &mut Vec<u8>,
     patience: Duration,
 ) -> Result<(), io::ErrorKind> {
