@@ -28,7 +28,7 @@ use url::form_urlencoded;
 use super::runs::{Creation, MOST_RUNS, NewRun, Run, RunBook};
 use super::script;
 use crate::clock::Clock;
-use crate::domain::cursor::{CursorInput, start_after};
+use crate::domain::cursor::{Cursor, CursorInput, start_after};
 use crate::domain::id::{AgentId, TenantId};
 use crate::domain::run::RunStatus;
 use crate::entropy::Entropy;
@@ -146,7 +146,7 @@ async fn events(
 ) -> Response {
     let cursor = cursor(query.as_deref().unwrap_or_default(), &sent);
     match (desk.find(&sent, &run_id), cursor) {
-        (Ok(run), Ok(cursor)) => desk.stream(run, cursor),
+        (Ok(run), Ok(cursor)) => desk.stream(run, cursor.get()),
         (Err(problem), _) | (_, Err(problem)) => desk.refuse(&sent, &problem),
     }
 }
@@ -336,7 +336,7 @@ fn tenant(sent: &HeaderMap) -> Result<TenantId, Problem> {
     TenantId::parse(name).map_err(|error| invalid("X-Tenant-Id", &error.to_string()))
 }
 
-fn cursor(query: &str, sent: &HeaderMap) -> Result<u64, Problem> {
+fn cursor(query: &str, sent: &HeaderMap) -> Result<Cursor, Problem> {
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| matches!(&**name, "from_sequence" | "after_sequence" | "starting_after"))
         .collect();

@@ -2,8 +2,42 @@
 //!
 //! A browser keeps its first URL for ever and moves only `Last-Event-ID`, so the larger of the two wins.
 
+use std::fmt;
+
+use serde::Serialize;
+
 /// The largest cursor: what every JSON reader with 64-bit integers can hold.
 pub const MAX_CURSOR: u64 = i64::MAX as u64;
+
+/// Where a reader stands: everything up to here was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+pub struct Cursor(u64);
+
+impl Cursor {
+    /// Before everything.
+    pub const START: Self = Cursor(0);
+
+    /// Right after this place; a place beyond [`MAX_CURSOR`] is as good as that one.
+    pub fn at(place: u64) -> Self {
+        Cursor(place.min(MAX_CURSOR))
+    }
+
+    /// The last place seen, 0 for none.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The place that is read next.
+    pub fn next(self) -> u64 {
+        self.0 + 1
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
 
 /// What the request said, before it is checked.
 #[derive(Debug, Default, Clone)]
@@ -50,7 +84,7 @@ impl InvalidCursor {
 }
 
 /// Decides where a reader starts: the larger of query and header, 0 when neither is given.
-pub fn start_after(input: &CursorInput<'_>) -> Result<u64, InvalidCursor> {
+pub fn start_after(input: &CursorInput<'_>) -> Result<Cursor, InvalidCursor> {
     let mut chosen: Option<(&str, u64)> = None;
     for (at, (name, value)) in input.query.iter().enumerate() {
         if input.query[..at].iter().any(|(earlier, _)| earlier == name) {
@@ -72,7 +106,7 @@ pub fn start_after(input: &CursorInput<'_>) -> Result<u64, InvalidCursor> {
         [value] => parse("Last-Event-ID", value)?,
         _ => return Err(InvalidCursor::Repeated { name: "Last-Event-ID".to_owned() }),
     };
-    Ok(chosen.map_or(0, |(_, value)| value).max(header))
+    Ok(Cursor(chosen.map_or(0, |(_, value)| value).max(header)))
 }
 
 fn parse(name: &str, value: &[u8]) -> Result<u64, InvalidCursor> {
@@ -91,10 +125,8 @@ mod tests {
     use super::*;
 
     fn start(query: &[(&'static str, &'static str)], header: &[&'static str]) -> Result<u64, InvalidCursor> {
-        start_after(&CursorInput {
-            query: query.to_vec(),
-            last_event_id: header.iter().map(|value| value.as_bytes()).collect(),
-        })
+        let last_event_id = header.iter().map(|value| value.as_bytes()).collect();
+        start_after(&CursorInput { query: query.to_vec(), last_event_id }).map(Cursor::get)
     }
 
     proptest! {
@@ -108,7 +140,7 @@ mod tests {
                 query: said.iter().map(|text| ("from_sequence", text.as_str())).collect(),
                 last_event_id: sent.iter().map(|text| text.as_bytes()).collect(),
             };
-            prop_assert_eq!(start_after(&input), Ok(query.unwrap_or(0).max(header.unwrap_or(0))));
+            prop_assert_eq!(start_after(&input), Ok(Cursor(query.unwrap_or(0).max(header.unwrap_or(0)))));
         }
 
         /// A cursor is honoured exactly or refused, whatever the text; nothing is rounded, cut or guessed.
@@ -117,7 +149,7 @@ mod tests {
             let input = CursorInput { query: vec![("after_sequence", &text)], last_event_id: Vec::new() };
             match start_after(&input) {
                 Ok(number) => {
-                    let plain = format!("{:0>width$}", number, width = text.len());
+                    let plain = format!("{:0>width$}", number.get(), width = text.len());
                     prop_assert_eq!(plain, text);
                 }
                 Err(error) => prop_assert_eq!(error.field(), "after_sequence"),

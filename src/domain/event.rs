@@ -1,12 +1,48 @@
 //! An event on its way into the log, and as the log holds it.
 
-use bytes::Bytes;
+use std::fmt;
 
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::cursor::Cursor;
 use super::id::{EventId, PeerId, RunId, TenantId};
 use super::run::RunStatus;
 
 /// The largest sequence the log can hold: 2³² − 1. A home that counts further is refused.
 pub const MAX_SEQUENCE: u64 = u32::MAX as u64;
+
+/// The place of an event in its stream: 1 to [`MAX_SEQUENCE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct Sequence(u64);
+
+impl Sequence {
+    /// This place, if there is such a one.
+    pub fn new(place: u64) -> Option<Self> {
+        (1..=MAX_SEQUENCE).contains(&place).then_some(Sequence(place))
+    }
+
+    /// The place as a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Where a reader stands who has seen this event.
+    pub fn cursor(self) -> Cursor {
+        Cursor::at(self.0)
+    }
+
+    /// True when nothing lies between a reader there and this event.
+    pub fn is_next_after(self, cursor: Cursor) -> bool {
+        self.0 == cursor.next()
+    }
+}
+
+impl fmt::Display for Sequence {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
 
 /// Where an event came from; the log checks it against the home of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +59,7 @@ pub struct NewEvent {
     /// Unique within its run.
     pub event_id: EventId,
     /// Given by the home; `None` asks this gateway, as the home, for the next.
-    pub sequence: Option<u64>,
+    pub sequence: Option<Sequence>,
     /// The status the event's type says, when it ends the run.
     pub terminal: Option<RunStatus>,
     /// The type says that the run has begun to work.
@@ -47,7 +83,7 @@ pub struct RunKey {
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
     /// Its position in the stream.
-    pub sequence: u64,
+    pub sequence: Sequence,
     /// When the log took it, in milliseconds since the Unix epoch.
     pub received_at_ms: i64,
     /// Made by a gateway from the home's status.
@@ -60,11 +96,11 @@ pub struct StoredEvent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     /// Now durable, at this sequence.
-    Stored(u64),
+    Stored(Sequence),
     /// The log held it already, at this sequence.
-    Duplicate(u64),
+    Duplicate(Sequence),
     /// Another event holds its id or its sequence: the first stays, this one was set aside.
-    Conflict(ConflictKind, u64),
+    Conflict(ConflictKind, Sequence),
     /// Not taken.
     Rejected(Rejection),
 }
@@ -90,7 +126,7 @@ pub enum Rejection {
     /// Retention has removed this part of the run.
     #[error("the sequence lies below what retention kept")]
     Expired,
-    /// Zero, or beyond [`MAX_SEQUENCE`].
+    /// The stream is full: there is no place beyond [`MAX_SEQUENCE`].
     #[error("`sequence` must be an integer from 1 to {MAX_SEQUENCE}")]
     SequenceOutOfRange,
     /// The stream would have more separate holes than the limit.

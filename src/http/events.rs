@@ -15,7 +15,7 @@ use super::extract::{Context, Known, Query};
 use super::reply;
 use super::state::State;
 use super::streams::StreamSlot;
-use crate::domain::cursor::{self, CursorInput};
+use crate::domain::cursor::{self, Cursor, CursorInput};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::mutants::mutant;
@@ -63,7 +63,7 @@ pub(super) async fn follow(
 }
 
 /// A stream ticket is for one run, and may be for one cursor.
-fn ticket_cursor(known: &Known, run_id: &str) -> Result<Option<u64>, Problem> {
+fn ticket_cursor(known: &Known, run_id: &str) -> Result<Option<Cursor>, Problem> {
     match known.only() {
         None => Ok(None),
         Some((run, after)) if run.as_str() == run_id => Ok(*after),
@@ -71,7 +71,7 @@ fn ticket_cursor(known: &Known, run_id: &str) -> Result<Option<u64>, Problem> {
     }
 }
 
-fn start_after(query: &Query, sent: &HeaderMap) -> Result<u64, Problem> {
+fn start_after(query: &Query, sent: &HeaderMap) -> Result<Cursor, Problem> {
     let input = CursorInput {
         query: query.pairs().filter(|(name, _)| CURSOR_NAMES.contains(name)).collect(),
         last_event_id: if mutant("cursor_ignored") { Vec::new() } else { last_event_ids(sent) },

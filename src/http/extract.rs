@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::error::ApiError;
 use super::state::State;
+use crate::domain::cursor::Cursor;
 use crate::domain::id::{RunId, is_id};
 use crate::domain::limits;
 use crate::protocol::error_code::ErrorCode;
@@ -46,7 +47,7 @@ pub(super) struct Known(Arc<Identity>);
 
 impl Known {
     /// The one run and cursor a stream ticket is for.
-    pub(super) fn only(&self) -> Option<&(RunId, Option<u64>)> {
+    pub(super) fn only(&self) -> Option<&(RunId, Option<Cursor>)> {
         match &self.0.who {
             Who::Client(client) => client.only.as_ref(),
             _ => None,

@@ -16,7 +16,7 @@ use super::peers::{no_such_peer, parse_id};
 use super::reply;
 use super::state::State;
 use crate::clock::rfc3339;
-use crate::domain::cursor::MAX_CURSOR;
+use crate::domain::cursor::{Cursor, MAX_CURSOR};
 use crate::domain::id::{PrincipalId, RunId, TenantId};
 use crate::domain::policy::{Denial, Rule};
 use crate::domain::scope::Scopes;
@@ -155,7 +155,7 @@ pub(super) async fn create_ticket(
         scopes: Scopes::parse_known("events:read"),
         ended,
         until_ms,
-        only: Some((run_id.clone(), body.from_sequence)),
+        only: Some((run_id.clone(), body.from_sequence.map(Cursor::at))),
     };
     let (ticket, ends_ms) = state.admission.tickets().issue(client)?;
     let url = format!("/v1/federation/runs/{}/events?ticket={ticket}", super::runs::segment(run_id.as_str()));

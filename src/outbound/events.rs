@@ -9,6 +9,7 @@ use reqwest::{Method, Response};
 use super::client::{CallContext, PeerClient};
 use super::failure::{CallFailure, root_cause};
 use super::way::retry_after;
+use crate::domain::cursor::Cursor;
 use crate::domain::limits;
 use crate::mutants::mutant;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
@@ -74,7 +75,7 @@ impl PeerClient {
         &self,
         context: CallContext<'_>,
         events_path: &str,
-        after: u64,
+        after: Cursor,
         max_event: usize,
         idle: Duration,
     ) -> Result<EventStream, OpenFailure> {
@@ -84,8 +85,8 @@ impl PeerClient {
             .append_pair("after_sequence", &after.to_string())
             .append_pair("on_gap", "skip");
         let mut fields = HeaderMap::new();
-        if after > 0 {
-            fields.insert(headers::LAST_EVENT_ID, HeaderValue::from(after));
+        if after > Cursor::START {
+            fields.insert(headers::LAST_EVENT_ID, HeaderValue::from(after.get()));
         }
         let unreachable = |failure: CallFailure| OpenFailure::Unreachable(failure.to_string());
         let prepared = self.prepare((Method::GET, url), context, fields, "text/event-stream", None);

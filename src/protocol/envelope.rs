@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json_fields::InvalidBody;
-use crate::domain::event::NewEvent;
+use crate::domain::event::{MAX_SEQUENCE, NewEvent, Sequence};
 use crate::domain::id::{AgentId, EventId, RunId, TenantId};
 use crate::domain::json_text::{self, Normal};
 use crate::domain::limits;
@@ -152,19 +152,16 @@ impl EventText {
         })
     }
 
-    fn sequence(&self) -> Result<Option<u64>, InvalidEvent> {
+    fn sequence(&self) -> Result<Option<Sequence>, InvalidEvent> {
         // `null` is a value here: the sequence given to the event would stand beside it, under the same name.
         let Some(text) = self.find("sequence") else { return Ok(None) };
         let plain =
             std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
         let value = plain.and_then(|text| text.parse::<u64>().ok());
-        value.filter(|value| (1..=crate::domain::event::MAX_SEQUENCE).contains(value)).map(Some).ok_or_else(
-            || {
-                let most = crate::domain::event::MAX_SEQUENCE;
-                let expected = format!("must be an integer from 1 to {most}, or be left out");
-                invalid(self.known_id(), &InvalidBody::field("sequence", expected))
-            },
-        )
+        value.and_then(Sequence::new).map(Some).ok_or_else(|| {
+            let expected = format!("must be an integer from 1 to {MAX_SEQUENCE}, or be left out");
+            invalid(self.known_id(), &InvalidBody::field("sequence", expected))
+        })
     }
 
     fn known_id(&self) -> Option<String> {
@@ -220,7 +217,7 @@ pub fn derived_terminal(
     event_id: &str,
     (tenant, agent, run): (&str, &str, &str),
     status: RunStatus,
-    (time, sequence, traceparent): (&str, u64, &str),
+    (time, sequence, traceparent): (&str, Sequence, &str),
     home_run: &serde_json::Value,
 ) -> Option<Bytes> {
     let kind = status.terminal_event_type()?;

@@ -24,8 +24,9 @@ use super::identity::Caller;
 use super::options::EventsOptions;
 use super::pages::Pages;
 use crate::clock::{Clock, left, millis};
+use crate::domain::cursor::Cursor;
 use crate::domain::holes::{GapReason, Hole};
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Reason};
 use crate::mutants::mutant;
@@ -39,7 +40,7 @@ use crate::tasks::Tasks;
 #[derive(Debug, Clone, Copy)]
 pub struct FollowRequest {
     /// The last sequence already seen.
-    pub after: u64,
+    pub after: Cursor,
     /// How to write events.
     pub format: Format,
     /// Go on live after the present end.
@@ -110,11 +111,13 @@ impl Follow {
             return Err(Problem::new(ErrorCode::InternalError, "the stream has no state"));
         };
         check_cursor(&state, request)?;
-        let settled = state.ended && state.holes.iter().all(|hole| hole.to <= request.after);
-        if settled && request.after >= state.last {
+        let settled = state.ended && state.holes.iter().all(|hole| hole.to <= request.after.get());
+        if settled && request.after.get() >= state.last {
             return Ok(Opened::NothingMore(state));
         }
-        if let Some(reason) = state.lost.as_ref().filter(|_| request.after >= state.last && !state.ended) {
+        if let Some(reason) =
+            state.lost.as_ref().filter(|_| request.after.get() >= state.last && !state.ended)
+        {
             // An error status ends an EventSource; a frame would make it come back for ever.
             return Err(Problem::new(ErrorCode::RunLost, reason.to_string()));
         }
@@ -132,7 +135,7 @@ impl Follow {
             encoder,
             stream_no: run.stream_no,
             watch,
-            cursor: request.after - u64::from(mutant("cursor_inclusive") && request.after > 0),
+            cursor: Cursor::at(request.after.get().saturating_sub(u64::from(mutant("cursor_inclusive")))),
             request,
             correlation_id: Box::from(correlation_id),
             hold,
@@ -154,7 +157,7 @@ impl Follow {
 
 /// Refuses a cursor that cannot be honoured exactly.
 pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), Problem> {
-    if state.ended && request.after > state.last && !mutant("cursor_ahead_served") {
+    if state.ended && request.after.get() > state.last && !mutant("cursor_ahead_served") {
         return Err(Problem::new(
             ErrorCode::CursorAhead,
             format!("the run ended at sequence {}; there is nothing after {}", state.last, request.after),
@@ -162,7 +165,7 @@ pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), P
         .with("last_sequence", state.last)
         .with("field", "from_sequence"));
     }
-    if request.after.saturating_add(1) < state.oldest && !request.skip_gaps {
+    if request.after.next() < state.oldest && !request.skip_gaps {
         return Err(expired(state));
     }
     Ok(())
@@ -182,8 +185,8 @@ pub(super) fn expired(state: &StreamState) -> Problem {
 }
 
 /// Events that were acknowledged are not on disk any more.
-pub(super) fn lost_rows(cursor: u64) -> Problem {
-    tracing::error!(cursor, "events are missing from the log: restore a backup");
+pub(super) fn lost_rows(cursor: Cursor) -> Problem {
+    tracing::error!(%cursor, "events are missing from the log: restore a backup");
     let message =
         format!("events after sequence {cursor} are missing from the log; the operator must mend it");
     Problem::new(ErrorCode::InternalError, message).with("retryable", false)
@@ -193,7 +196,7 @@ pub(super) fn lost_rows(cursor: u64) -> Problem {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Events up to here can be read.
-    Read(u64),
+    Read(Cursor),
     /// This range is missing and is passed over.
     Gap(u64, u64, GapReason),
     /// A hole may still be filled: wait, but not beyond this wall time.
@@ -210,14 +213,14 @@ pub(super) enum Step {
 
 pub(super) fn next_step(
     state: &StreamState,
-    cursor: u64,
+    cursor: Cursor,
     now_ms: i64,
     hold_ms: i64,
     skip_gaps: bool,
 ) -> Step {
-    if cursor.saturating_add(1) < state.oldest {
+    if cursor.next() < state.oldest {
         let to = state.oldest - 1;
-        return if skip_gaps { Step::Gap(cursor + 1, to, GapReason::Retention) } else { Step::Expired };
+        return if skip_gaps { Step::Gap(cursor.next(), to, GapReason::Retention) } else { Step::Expired };
     }
     let to = state.readable_to(cursor);
     if to > cursor {
@@ -231,13 +234,13 @@ pub(super) fn next_step(
     }
 }
 
-fn at_hole(hole: &Hole, cursor: u64, now_ms: i64, hold_ms: i64) -> Step {
+fn at_hole(hole: &Hole, cursor: Cursor, now_ms: i64, hold_ms: i64) -> Step {
     let until = hole.since_ms.saturating_add(hold_ms);
     // A wall clock set back by more than the hold makes the age meaningless: then the wait is over.
     let over = now_ms >= until || hole.since_ms - now_ms > hold_ms;
     match hole.reason {
-        Some(reason) => Step::Gap(hole.from.max(cursor + 1), hole.to, reason),
-        None if over => Step::Gap(hole.from.max(cursor + 1), hole.to, GapReason::HoldTimeout),
+        Some(reason) => Step::Gap(hole.from.max(cursor.next()), hole.to, reason),
+        None if over => Step::Gap(hole.from.max(cursor.next()), hole.to, GapReason::HoldTimeout),
         None => Step::Hold(until),
     }
 }
@@ -249,9 +252,9 @@ pub struct EventFlow {
     metrics: Arc<Metrics>,
     encoder: Encoder,
     pages: Pages,
-    stream_no: i64,
+    stream_no: StreamNo,
     watch: Watch,
-    cursor: u64,
+    cursor: Cursor,
     request: FollowRequest,
     correlation_id: Box<str>,
     hold: Duration,
@@ -288,7 +291,7 @@ impl EventFlow {
                     None => continue,
                 },
                 Step::Gap(_, to, _) if mutant("gap_omitted") => {
-                    self.cursor = to;
+                    self.cursor = Cursor::at(to);
                     continue;
                 }
                 Step::Gap(from, to, reason) => {
@@ -349,21 +352,21 @@ impl EventFlow {
     }
 
     /// Reads up to `to`, from memory when the next frames are there, else a page from the log.
-    async fn read(&mut self, to: u64) -> Option<Bytes> {
+    async fn read(&mut self, to: Cursor) -> Option<Bytes> {
         if self.request.format == Format::Sse
             && self.encoder.is_for_all()
             && let Some(chunk) = self.watch.tail_after(self.cursor)
-            && chunk.last <= to
+            && chunk.last.cursor() <= to
         {
             self.pages.forget_ahead();
-            self.cursor = chunk.last;
+            self.cursor = chunk.last.cursor();
             return Some(chunk.bytes);
         }
         // Apart, so that a follower at the end does not carry the room for it.
         Box::pin(self.read_page(to)).await
     }
 
-    async fn read_page(&mut self, to: u64) -> Option<Bytes> {
+    async fn read_page(&mut self, to: Cursor) -> Option<Bytes> {
         let problem = match self.pages.read(self.cursor, to).await {
             Ok(Some((bytes, last))) => {
                 self.cursor = last;
@@ -383,13 +386,13 @@ impl EventFlow {
             Ok(state) => state,
             Err(error) => return Some(Problem::from(error)),
         };
-        let problem = (state.oldest <= self.cursor.saturating_add(1)).then(|| lost_rows(self.cursor));
+        let problem = (state.oldest <= self.cursor.next()).then(|| lost_rows(self.cursor));
         self.watch.offer(state);
         problem
     }
 
     fn gap(&mut self, from: u64, to: u64, reason: GapReason, oldest: u64) -> Bytes {
-        self.cursor = to;
+        self.cursor = Cursor::at(to);
         self.metrics.gaps_announced.get_or_create(&Reason { reason: reason.as_str() }).inc();
         let mut out = Vec::new();
         self.encoder.control(&mut out, Control::Gap, &gap_body(from, to, reason, oldest));
@@ -406,7 +409,7 @@ impl EventFlow {
     /// The frame after which the stream closes.
     fn last_frame(&mut self, state: &StreamState) -> Bytes {
         self.done = true;
-        if state.ended && self.cursor >= state.last {
+        if state.ended && self.cursor.get() >= state.last {
             let mut out = Vec::new();
             if !self.caught_up {
                 out.extend_from_slice(&self.caught_up_frame());

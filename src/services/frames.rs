@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
+use crate::domain::event::Sequence;
 use crate::domain::holes::GapReason;
 use crate::protocol::envelope::Federation;
 use crate::protocol::sse::{self, Control};
@@ -51,7 +52,7 @@ impl Encoder {
     pub fn event(
         &mut self,
         out: &mut Vec<u8>,
-        sequence: u64,
+        sequence: Sequence,
         received_at_ms: i64,
         derived: bool,
         event: &[u8],
@@ -62,7 +63,7 @@ impl Encoder {
         }
         let event = in_words(self.renaming.as_ref(), event);
         match self.format {
-            Format::Sse => sse::event_frame(out, sequence, &event, &self.federation),
+            Format::Sse => sse::event_frame(out, sequence.get(), &event, &self.federation),
             Format::Ndjson => {
                 envelope(out, &event, &self.federation);
                 out.push(b'\n');

@@ -11,16 +11,17 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::frames::{Encoder, Format};
-use crate::domain::event::StoredEvent;
+use crate::domain::cursor::Cursor;
+use crate::domain::event::{Sequence, StoredEvent};
 use crate::domain::limits;
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 use crate::mutants::mutant;
 use crate::store::TailObserver;
 
 /// The streams somebody follows.
 #[derive(Default)]
 pub struct Hub {
-    watched: Mutex<HashMap<i64, Entry>>,
+    watched: Mutex<HashMap<StreamNo, Entry>>,
 }
 
 /// A followed stream and how many follow it. The count is kept under the lock of the map, so that of any
@@ -41,9 +42,9 @@ struct Watched {
 #[derive(Debug, Clone)]
 pub struct Chunk {
     /// The first event in it.
-    pub first: u64,
+    pub first: Sequence,
     /// The last event in it.
-    pub last: u64,
+    pub last: Sequence,
     /// SSE frames.
     pub bytes: Bytes,
 }
@@ -58,14 +59,14 @@ struct Tail {
 /// One follower's place at a stream. Dropping the last one forgets the stream.
 pub struct Watch {
     hub: Arc<Hub>,
-    stream_no: i64,
+    stream_no: StreamNo,
     watched: Arc<Watched>,
     state: watch::Receiver<Option<StreamState>>,
 }
 
 impl Hub {
     /// Starts to watch a stream. The state is unknown until the stream moves, or is offered.
-    pub fn watch(self: &Arc<Self>, stream_no: i64, home: &str) -> Watch {
+    pub fn watch(self: &Arc<Self>, stream_no: StreamNo, home: &str) -> Watch {
         let mut all = self.lock();
         let entry = all.entry(stream_no).or_insert_with(|| {
             let (state, tail) = (watch::Sender::new(None), Mutex::default());
@@ -77,17 +78,17 @@ impl Hub {
         Watch { hub: Arc::clone(self), stream_no, watched, state }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamNo, Entry>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl TailObserver for Hub {
-    fn is_watched(&self, stream_no: i64) -> bool {
+    fn is_watched(&self, stream_no: StreamNo) -> bool {
         self.lock().contains_key(&stream_no)
     }
 
-    fn advanced(&self, stream_no: i64, state: StreamState, events: Vec<StoredEvent>) {
+    fn advanced(&self, stream_no: StreamNo, state: StreamState, events: Vec<StoredEvent>) {
         let found = self.lock().get(&stream_no).map(|entry| Arc::clone(&entry.watched));
         let Some(watched) = found else { return };
         watched.tail.lock().unwrap_or_else(PoisonError::into_inner).extend(&watched.home, &events);
@@ -111,8 +112,9 @@ impl Watched {
 impl Tail {
     fn extend(&mut self, home: &str, events: &[StoredEvent]) {
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
-        let in_order = events.windows(2).all(|pair| pair[1].sequence == pair[0].sequence + 1);
-        let joins = self.chunks.back().is_none_or(|chunk| chunk.last + 1 == first.sequence);
+        let in_order =
+            events.windows(2).all(|pair| pair[1].sequence.is_next_after(pair[0].sequence.cursor()));
+        let joins = self.chunks.back().is_none_or(|chunk| first.sequence.is_next_after(chunk.last.cursor()));
         if !in_order || !joins {
             self.chunks.clear();
             self.bytes = 0;
@@ -136,9 +138,9 @@ impl Tail {
         }
     }
 
-    fn find_after(&self, cursor: u64) -> Option<Chunk> {
-        let at = self.chunks.partition_point(|chunk| chunk.first <= cursor);
-        self.chunks.get(at).filter(|chunk| chunk.first == cursor + 1 || mutant("tail_skips")).cloned()
+    fn find_after(&self, cursor: Cursor) -> Option<Chunk> {
+        let at = self.chunks.partition_point(|chunk| chunk.first.cursor() <= cursor);
+        self.chunks.get(at).filter(|chunk| chunk.first.is_next_after(cursor) || mutant("tail_skips")).cloned()
     }
 }
 
@@ -160,7 +162,7 @@ impl Watch {
     }
 
     /// The frames that come right after `cursor`, when they are still in memory.
-    pub fn tail_after(&self, cursor: u64) -> Option<Chunk> {
+    pub fn tail_after(&self, cursor: Cursor) -> Option<Chunk> {
         self.watched.tail.lock().unwrap_or_else(PoisonError::into_inner).find_after(cursor)
     }
 }
@@ -183,13 +185,14 @@ mod tests {
     #[test]
     fn a_stream_is_forgotten_with_its_last_follower_whoever_else_holds_it() {
         let hub = Arc::new(Hub::default());
-        let (first, last) = (hub.watch(1, "stk_b"), hub.watch(1, "stk_b"));
+        let one = StreamNo::new(1);
+        let (first, last) = (hub.watch(one, "stk_b"), hub.watch(one, "stk_b"));
         // As an announcement under way does, or a follower on its way out.
         let held = Arc::clone(&first.watched);
         drop(first);
-        assert!(hub.is_watched(1));
+        assert!(hub.is_watched(one));
         drop(last);
-        assert!(!hub.is_watched(1), "kept for nobody");
+        assert!(!hub.is_watched(one), "kept for nobody");
         drop(held);
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::Peer;
 use super::rates::Allowance;
+use crate::domain::cursor::Cursor;
 use crate::domain::grants::Operation;
 use crate::domain::id::{PrincipalId, RunId, TenantId};
 use crate::domain::policy::Subject;
@@ -82,7 +83,7 @@ pub struct Client {
     /// When the credential ends, in milliseconds since the Unix epoch.
     pub until_ms: Option<i64>,
     /// The one run and cursor it is for: a stream ticket.
-    pub only: Option<(RunId, Option<u64>)>,
+    pub only: Option<(RunId, Option<Cursor>)>,
 }
 
 /// A caller whose credential was checked.

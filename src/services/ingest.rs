@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::identity::Caller;
 use super::quota_gate::QuotaGate;
-use crate::domain::event::{Appended, ConflictKind, RunKey, Sender};
+use crate::domain::event::{Appended, ConflictKind, RunKey, Sender, Sequence};
 use crate::domain::id::EventId;
 use crate::domain::{json_equal, limits};
 use crate::metrics::{Metrics, Reason};
@@ -52,7 +52,7 @@ pub struct EntryResult {
     /// Its id, when it could be read.
     pub event_id: Option<EventId>,
     /// Where the log holds it.
-    pub sequence: Option<u64>,
+    pub sequence: Option<Sequence>,
     /// `stored`, `duplicate`, `conflict` or `rejected`.
     pub status: &'static str,
     /// Why not, in one word.
@@ -298,7 +298,7 @@ impl EntryResult {
     }
 }
 
-fn conflict_reason(kind: ConflictKind, held: u64) -> String {
+fn conflict_reason(kind: ConflictKind, held: Sequence) -> String {
     match kind {
         ConflictKind::EventId => {
             format!("this event id is held with other content, at sequence {held}; this one was set aside")

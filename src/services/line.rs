@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::domain::stream::StreamNo;
+
 /// The places, and who waits for one.
 pub(super) struct Line {
     places: usize,
     inner: Mutex<Inner>,
-    goes_first: Box<dyn Fn(i64) -> bool + Send + Sync>,
+    goes_first: Box<dyn Fn(StreamNo) -> bool + Send + Sync>,
 }
 
 struct Inner {
     free: usize,
-    waiting: VecDeque<(i64, oneshot::Sender<Place>)>,
+    waiting: VecDeque<(StreamNo, oneshot::Sender<Place>)>,
 }
 
 /// A place, given back when dropped.
@@ -26,13 +28,16 @@ pub(super) struct Place {
 
 impl Line {
     /// A line before `places` places; `goes_first` says who may jump it.
-    pub(super) fn new(places: usize, goes_first: impl Fn(i64) -> bool + Send + Sync + 'static) -> Arc<Self> {
+    pub(super) fn new(
+        places: usize,
+        goes_first: impl Fn(StreamNo) -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let inner = Mutex::new(Inner { free: places, waiting: VecDeque::new() });
         Arc::new(Line { places, inner, goes_first: Box::new(goes_first) })
     }
 
     /// Waits for a place. Dropping the future leaves the line.
-    pub(super) async fn enter(self: &Arc<Self>, who: i64) -> Place {
+    pub(super) async fn enter(self: &Arc<Self>, who: StreamNo) -> Place {
         let turn = {
             let mut inner = self.lock();
             if inner.free > 0 {
@@ -91,20 +96,21 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_is_watched_goes_first_and_a_place_is_never_lost() {
-        let line = Line::new(1, |who| who == 3);
-        let first = line.enter(1).await;
-        let (mut second, mut third) = (Box::pin(line.enter(2)), Box::pin(line.enter(3)));
+        let who = StreamNo::new;
+        let line = Line::new(1, move |name| name == who(3));
+        let first = line.enter(who(1)).await;
+        let (mut second, mut third) = (Box::pin(line.enter(who(2))), Box::pin(line.enter(who(3))));
         assert!(
             futures_util::poll!(&mut second).is_pending() && futures_util::poll!(&mut third).is_pending()
         );
-        let gone = Box::pin(line.enter(4));
+        let gone = Box::pin(line.enter(who(4)));
         drop(gone);
         drop(first);
         let third = third.await;
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(second);
         drop(third);
-        drop(line.enter(5).await);
+        drop(line.enter(who(5)).await);
         assert_eq!(line.taken(), 0);
     }
 }

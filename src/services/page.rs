@@ -7,8 +7,9 @@ use super::frames::{envelope, federation, gap_body, in_words};
 use super::identity::Caller;
 use super::pages::read_whole;
 use crate::clock::millis;
+use crate::domain::cursor::Cursor;
 use crate::domain::limits;
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 use crate::protocol::problem::Problem;
 use crate::protocol::tenant_field::Renaming;
 use crate::store::{PageRange, RunRecord, Store};
@@ -19,7 +20,7 @@ pub struct EventPage {
     /// Envelopes, joined by commas.
     pub events: Vec<u8>,
     /// The cursor that goes on from here.
-    pub next_after: u64,
+    pub next_after: Cursor,
     /// There is more to read now.
     pub has_more: bool,
     /// The ranges passed over.
@@ -50,14 +51,14 @@ impl Follow {
                     if !page.read(&self.store, run.stream_no, &home, to).await? {
                         // Retention may have taken them since the state was read; the new one says so.
                         state = self.store.stream_state(run.stream_no).await?;
-                        if state.oldest <= page.cursor + 1 {
+                        if state.oldest <= page.cursor.next() {
                             return Err(lost_rows(page.cursor));
                         }
                     }
                 }
                 Step::Gap(from, to, reason) => {
                     page.gaps.push(gap_body(from, to, reason, state.oldest));
-                    page.cursor = to;
+                    page.cursor = Cursor::at(to);
                 }
                 Step::Expired => return Err(expired(&state)),
                 Step::Hold(_) | Step::Lost | Step::End | Step::Wait => break,
@@ -72,7 +73,7 @@ impl Follow {
 /// A page being put together.
 struct PageReader {
     made: Vec<u8>,
-    cursor: u64,
+    cursor: Cursor,
     left: u32,
     gaps: Vec<Value>,
     renaming: Option<Renaming>,
@@ -80,7 +81,13 @@ struct PageReader {
 
 impl PageReader {
     /// Reads on; false when the rows are gone.
-    async fn read(&mut self, store: &Store, stream_no: i64, home: &str, to: u64) -> Result<bool, Problem> {
+    async fn read(
+        &mut self,
+        store: &Store,
+        stream_no: StreamNo,
+        home: &str,
+        to: Cursor,
+    ) -> Result<bool, Problem> {
         let range =
             PageRange { after: self.cursor, to, max_events: self.left, max_bytes: limits::PAGE_BYTES };
         let (before, home) = (std::mem::take(&mut self.made), home.to_owned());

@@ -7,7 +7,10 @@
 use bytes::Bytes;
 
 use super::frames::Encoder;
+use crate::domain::cursor::Cursor;
+use crate::domain::event::Sequence;
 use crate::domain::limits;
+use crate::domain::stream::StreamNo;
 use crate::store::{EventRow, PageRange, Reading, Store, StoreError};
 
 /// Events of one page.
@@ -18,35 +21,35 @@ const FIRST_PAGE_EVENTS: u32 = 64;
 /// Reads events that lie without a hole between them; `None` when some are not there.
 pub(super) async fn read_whole<T: Send + 'static>(
     store: &Store,
-    stream_no: i64,
+    stream_no: StreamNo,
     range: PageRange,
     made: T,
     visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
-) -> Result<Option<(T, u64)>, StoreError> {
-    Ok(whole(store.read_events(stream_no, range, (made, range.after + 1), in_turn(visit)).await?))
+) -> Result<Option<(T, Cursor)>, StoreError> {
+    Ok(whole(store.read_events(stream_no, range, (made, range.after), in_turn(visit)).await?))
 }
 
 /// Visits rows only as long as each follows the one before.
 fn in_turn<T>(
     mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
-) -> impl FnMut(&mut (T, u64), EventRow<'_>) + Send + 'static {
-    move |(made, next), row| {
-        if row.sequence == *next {
-            *next += 1;
+) -> impl FnMut(&mut (T, Cursor), EventRow<'_>) + Send + 'static {
+    move |(made, at), row| {
+        if row.sequence.is_next_after(*at) {
+            *at = row.sequence.cursor();
             visit(made, row);
         }
     }
 }
 
 /// What was made of the rows, if every one of them came in its turn.
-fn whole<T>(((made, next), last): ((T, u64), Option<u64>)) -> Option<(T, u64)> {
-    last.filter(|last| next == last + 1).map(|last| (made, last))
+fn whole<T>(((made, at), last): ((T, Cursor), Option<Sequence>)) -> Option<(T, Cursor)> {
+    last.filter(|last| last.cursor() == at).map(|_| (made, at))
 }
 
 /// One follower's pages, as frames.
 pub(super) struct Pages {
     store: Store,
-    stream_no: i64,
+    stream_no: StreamNo,
     encoder: Encoder,
     /// The page that is read while the one before it is sent.
     ahead: Option<Ahead>,
@@ -55,8 +58,8 @@ pub(super) struct Pages {
 }
 
 struct Ahead {
-    after: u64,
-    page: Reading<((Frames, u64), Option<u64>)>,
+    after: Cursor,
+    page: Reading<((Frames, Cursor), Option<Sequence>)>,
 }
 
 /// A page being written.
@@ -64,13 +67,16 @@ type Frames = (Vec<u8>, Encoder);
 
 impl Pages {
     /// The pages of a stream.
-    pub(super) fn new(store: Store, stream_no: i64, encoder: Encoder) -> Self {
+    pub(super) fn new(store: Store, stream_no: StreamNo, encoder: Encoder) -> Self {
         Pages { store, stream_no, encoder, ahead: None, last_bytes: 0 }
     }
 
-    /// The frames right after `after`, not beyond `to`, and the last event in them; `None` when some are not
-    /// there.
-    pub(super) async fn read(&mut self, after: u64, to: u64) -> Result<Option<(Bytes, u64)>, StoreError> {
+    /// The frames right after `after`, not beyond `to`, and where they end; `None` when some are not there.
+    pub(super) async fn read(
+        &mut self,
+        after: Cursor,
+        to: Cursor,
+    ) -> Result<Option<(Bytes, Cursor)>, StoreError> {
         let page = match self.ahead.take().filter(|ahead| ahead.after == after) {
             Some(ahead) => whole(ahead.page.await?),
             None => {
@@ -82,7 +88,7 @@ impl Pages {
         let Some(((bytes, _), last)) = page else { return Ok(None) };
         self.last_bytes = bytes.len();
         if last < to {
-            let made = (self.blank(), last + 1);
+            let made = (self.blank(), last);
             let page =
                 self.store.start_reading(self.stream_no, range(last, to, PAGE_EVENTS), made, in_turn(write));
             self.ahead = page.map(|page| Ahead { after: last, page });
@@ -100,7 +106,7 @@ impl Pages {
     }
 }
 
-fn range(after: u64, to: u64, max_events: u32) -> PageRange {
+fn range(after: Cursor, to: Cursor, max_events: u32) -> PageRange {
     // Two pages weigh as much as the one that goes out alone elsewhere.
     PageRange { after, to, max_events, max_bytes: limits::PAGE_BYTES / 2 }
 }

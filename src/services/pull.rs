@@ -19,7 +19,7 @@ use super::read::{Visit, VisitEnd, Visitor, call_context, terminal_types};
 use super::readers::{ReaderCounts, Readers};
 use crate::clock::{Clock, rfc3339};
 use crate::domain::backoff::{Backoff, BackoffError};
-use crate::domain::event::{NewEvent, Sender};
+use crate::domain::event::{NewEvent, Sender, Sequence};
 use crate::domain::id::{EventId, PeerId};
 use crate::domain::run::FollowState;
 use crate::domain::stream::StreamState;
@@ -377,7 +377,7 @@ impl Reader {
             // What the home said is gone at the end is a gap under the closing event, and no part of its count.
             let end = state.last.max(self.gone_to);
             gaps.extend((end > state.last).then_some((state.last + 1, end)));
-            events.extend(self.terminal_event(home, end + 1));
+            events.extend(Sequence::new(end + 1).and_then(|next| self.terminal_event(home, next)));
         }
         let batch = ReaderBatch { events, gaps, invalid: Vec::new() };
         let sender = Sender::Peer(self.peer.id().clone());
@@ -387,7 +387,7 @@ impl Reader {
         Ok(Next::Done)
     }
 
-    fn terminal_event(&self, home: &HomeRun, sequence: u64) -> Option<NewEvent> {
+    fn terminal_event(&self, home: &HomeRun, sequence: Sequence) -> Option<NewEvent> {
         let now_ms = self.shared.clock.now_ms();
         let event_id = self.shared.entropy.id("evt", now_ms);
         let agent = self.run.agent.as_ref().map_or("", |agent| agent.as_str());

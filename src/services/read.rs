@@ -13,7 +13,8 @@ use super::options::ReaderOptions;
 use super::peer::Peer;
 use super::peer_options::TerminalEvent;
 use super::readers::Readers;
-use crate::domain::event::{Appended, NewEvent, Sender};
+use crate::domain::cursor::Cursor;
+use crate::domain::event::{Appended, NewEvent, Sender, Sequence};
 use crate::domain::limits;
 use crate::domain::stream::StreamState;
 use crate::metrics::{Metrics, PeerOutcome, Reason};
@@ -82,7 +83,7 @@ struct Progress {
     /// The largest sequence this connection showed, stored or not.
     seen: u64,
     /// The log's last sequence, while nothing is known to be missing below it.
-    whole_to: Option<u64>,
+    whole_to: Option<Cursor>,
     /// When an open hole leads to a decision.
     hole_due: Option<Instant>,
     /// The home said that history is over, or that the run is.
@@ -234,8 +235,8 @@ impl Visitor<'_> {
                 Appended::Stored(sequence) => {
                     self.metrics.events_stored.inc();
                     progress.brought_new = true;
-                    let in_turn = progress.whole_to.is_some_and(|whole| whole + 1 == *sequence);
-                    progress.whole_to = in_turn.then_some(*sequence);
+                    let in_turn = progress.whole_to.is_some_and(|whole| sequence.is_next_after(whole));
+                    progress.whole_to = in_turn.then_some(sequence.cursor());
                 }
                 Appended::Duplicate(_) => drop(self.metrics.events_duplicate.inc()),
                 Appended::Conflict(..) => drop(self.metrics.events_conflict.inc()),
@@ -320,7 +321,7 @@ impl Visitor<'_> {
                 _ if is_done_marker(&frame.data) => {}
                 _ => match self.event(&frame) {
                     Ok(event) => {
-                        progress.seen = progress.seen.max(event.sequence.unwrap_or(0));
+                        progress.seen = progress.seen.max(event.sequence.map_or(0, Sequence::get));
                         batch.events.push(event);
                     }
                     Err(reason) => {
@@ -346,7 +347,7 @@ impl Visitor<'_> {
         if parsed.run.as_str() != remote && !(self.peer.is_gateway() && renamed()) {
             return Err("the event belongs to another run".to_owned());
         }
-        let from_id = || frame.id.as_deref().and_then(|id| id.parse().ok());
+        let from_id = || frame.id.as_deref().and_then(|id| Sequence::new(id.parse().ok()?));
         let Some(sequence) = parsed.event.sequence.or_else(from_id) else {
             return Err("the event has no sequence".to_owned());
         };

@@ -8,10 +8,10 @@ use super::error::StoreError;
 use super::heads;
 use super::page::{EventRow, PageRange, read_page};
 use super::quotas::Quotas;
-use crate::domain::event::{Appended, NewEvent, RunKey, Sender};
+use crate::domain::event::{Appended, NewEvent, RunKey, Sender, Sequence};
 use crate::domain::holes::GapReason;
 use crate::domain::id::AgentId;
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 
 /// One event of a pushed batch.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Store {
             .run_or_refuse(bytes, move |unit| {
                 let held = unit.bytes_before(&entries, quotas)?;
                 let mut results = Vec::with_capacity(entries.len());
-                let mut last: Option<(&RunKey, i64)> = None;
+                let mut last: Option<(&RunKey, StreamNo)> = None;
                 for entry in &entries {
                     // Most batches are of one run.
                     let stream_no = match last.filter(|(key, _)| **key == entry.key) {
@@ -108,7 +108,7 @@ impl Store {
     /// Appends what a reader brought, atomically, and answers where the stream stands then. Waits its turn.
     pub async fn append_read(
         &self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: Sender,
         batch: ReaderBatch,
     ) -> Result<(Vec<Appended>, StreamState), StoreError> {
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// Where a stream stands, from the database.
-    pub async fn stream_state(&self, stream_no: i64) -> Result<StreamState, StoreError> {
+    pub async fn stream_state(&self, stream_no: StreamNo) -> Result<StreamState, StoreError> {
         self.readers.with(move |connection| Ok(heads::load(connection, stream_no)?.state())).await
     }
 
@@ -140,11 +140,11 @@ impl Store {
     /// of them is answered with the last sequence visited.
     pub async fn read_events<T: Send + 'static>(
         &self,
-        stream_no: i64,
+        stream_no: StreamNo,
         range: PageRange,
         mut made: T,
         mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
-    ) -> Result<(T, Option<u64>), StoreError> {
+    ) -> Result<(T, Option<Sequence>), StoreError> {
         self.readers
             .with(move |connection| {
                 let last = read_page(connection, stream_no, range, &mut |row| visit(&mut made, row))?;

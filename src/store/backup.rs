@@ -136,8 +136,8 @@ fn check(part: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Damaged { path: part.to_owned(), finding });
     }
     // SQLite's pages have no checksums of their own; each event has one.
-    let Some((stream_no, sequence)) = find_damaged(&copied)? else { return Ok(()) };
-    let finding = format!("the bytes of the event at stream {stream_no}, sequence {sequence} have changed");
+    let Some(place) = find_damaged(&copied)? else { return Ok(()) };
+    let finding = format!("the bytes of the event at {place} have changed");
     Err(BackupError::Damaged { path: part.to_owned(), finding })
 }
 

@@ -11,36 +11,25 @@ use super::audit::AuditRecord;
 use super::error::StoreError;
 use super::event_key;
 use super::heads::StreamHead;
+use super::position::{described, position, sequence_at};
 use super::writer::Unit;
-use crate::domain::event::{Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, StoredEvent};
+use crate::domain::event::{
+    Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, Sequence, StoredEvent,
+};
 use crate::domain::holes::{GapReason, HeadChange, HeadError};
 use crate::domain::run::RunStatus;
+use crate::domain::stream::StreamNo;
 use crate::domain::{json_equal, limits};
 use crate::mutants::mutant;
 
-/// Bits of a position that hold the sequence.
-const SEQUENCE_BITS: u32 = 32;
 /// Sequences that a restored stream passes over: more than it can have been given since the copy was made.
 const RESTORED_SKIP: u64 = 1 << 20;
 /// Flag: made by a gateway from the home's status.
 pub(super) const DERIVED: i64 = 1;
 
-/// The place of an event in this log.
-pub(super) fn position(stream_no: i64, sequence: u64) -> i64 {
-    stream_no << SEQUENCE_BITS | sequence.min(MAX_SEQUENCE) as i64
-}
-
-pub(super) fn stream_at(position: i64) -> i64 {
-    position >> SEQUENCE_BITS
-}
-
-pub(super) fn sequence_at(position: i64) -> u64 {
-    position as u64 & MAX_SEQUENCE
-}
-
 /// The stored half of an event, to compare a newcomer with.
 struct Held {
-    sequence: u64,
+    sequence: Sequence,
     key: Vec<u8>,
     json: Vec<u8>,
 }
@@ -49,7 +38,7 @@ impl Unit<'_> {
     /// Appends one event to a stream that exists.
     pub(super) fn append(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
     ) -> Result<Appended, StoreError> {
@@ -71,8 +60,10 @@ impl Unit<'_> {
         let next = trial.last().max(trial.oldest() - 1) + 1;
         let passes_over = head.restored && event.sequence.is_none() && !mutant("restored_numbers_again");
         let skipped = if passes_over { RESTORED_SKIP } else { 0 };
-        let sequence = event.sequence.unwrap_or(next + skipped);
-        let change = match trial.accept(sequence, self.now_ms, limits::HOLES_PER_STREAM) {
+        let Some(sequence) = event.sequence.or_else(|| Sequence::new(next + skipped)) else {
+            return Ok(Appended::Rejected(Rejection::SequenceOutOfRange));
+        };
+        let change = match trial.accept(sequence.get(), self.now_ms, limits::HOLES_PER_STREAM) {
             Ok(change) => change,
             Err(error) => return self.not_accepted(stream_no, sender, event, &key, (sequence, error)),
         };
@@ -83,13 +74,13 @@ impl Unit<'_> {
         }
         self.record(stream_no, event, sequence, json, &change)?;
         if skipped > 0 {
-            self.pass_over_lost(stream_no, (next, sequence - 1))?;
+            self.pass_over_lost(stream_no, (next, sequence.get() - 1))?;
         }
         Ok(Appended::Stored(sequence))
     }
 
     /// After a restore: whoever followed has seen events under some of these sequences, and sees no others there.
-    fn pass_over_lost(&mut self, stream_no: i64, range: (u64, u64)) -> Result<(), StoreError> {
+    fn pass_over_lost(&mut self, stream_no: StreamNo, range: (u64, u64)) -> Result<(), StoreError> {
         self.heads.change(self.connection, stream_no)?.restored = false;
         self.connection
             .prepare_cached("DELETE FROM restored_streams WHERE stream_no = ?1")?
@@ -100,11 +91,11 @@ impl Unit<'_> {
     /// A sequence the head would not take: held already, or out of bounds.
     fn not_accepted(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
         key: &[u8],
-        (sequence, error): (u64, HeadError),
+        (sequence, error): (Sequence, HeadError),
     ) -> Result<Appended, StoreError> {
         let rejection = match error {
             HeadError::Held => return self.held_sequence(stream_no, sender, event, key, sequence),
@@ -118,16 +109,16 @@ impl Unit<'_> {
     /// The sequence is taken: by the same event, or by another.
     fn held_sequence(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
         key: &[u8],
-        sequence: u64,
+        sequence: Sequence,
     ) -> Result<Appended, StoreError> {
         let held = self.held_at(stream_no, sequence)?.ok_or_else(|| StoreError::Inconsistent {
             table: "events",
             column: "position",
-            row: position(stream_no, sequence).to_string(),
+            row: described(position(stream_no, sequence)),
         })?;
         if held.key == key {
             return self.judge(stream_no, sender, event, &held);
@@ -141,7 +132,7 @@ impl Unit<'_> {
     /// The id is taken at another sequence.
     fn repeated_id(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
         key: &[u8],
@@ -157,7 +148,7 @@ impl Unit<'_> {
     /// Same id: the same event again, or a contradiction.
     fn judge(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
         held: &Held,
@@ -169,30 +160,35 @@ impl Unit<'_> {
     }
 
     /// The event as a duplicate of what is held, if it is one.
-    fn held_as(&self, stream_no: i64, key: &[u8], event: &NewEvent) -> Result<Option<Appended>, StoreError> {
+    fn held_as(
+        &self,
+        stream_no: StreamNo,
+        key: &[u8],
+        event: &NewEvent,
+    ) -> Result<Option<Appended>, StoreError> {
         let held = self.held_by_id(stream_no, key)?;
         Ok(held.filter(|held| is_same(event, held)).map(|held| Appended::Duplicate(held.sequence)))
     }
 
-    fn held_at(&self, stream_no: i64, sequence: u64) -> Result<Option<Held>, StoreError> {
+    fn held_at(&self, stream_no: StreamNo, sequence: Sequence) -> Result<Option<Held>, StoreError> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT position, event_key, json FROM events WHERE position = ?1")?;
-        Ok(statement.query_row([position(stream_no, sequence)], held).optional()?)
+        statement.query_row([position(stream_no, sequence)], held).optional()?.transpose()
     }
 
-    fn held_by_id(&self, stream_no: i64, key: &[u8]) -> Result<Option<Held>, StoreError> {
+    fn held_by_id(&self, stream_no: StreamNo, key: &[u8]) -> Result<Option<Held>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT position, event_key, json FROM events WHERE position >> 32 = ?1 AND event_key = ?2",
         )?;
-        Ok(statement.query_row(params![stream_no, key], held).optional()?)
+        statement.query_row(params![stream_no, key], held).optional()?.transpose()
     }
 
     /// Inserts the row; answers false when the id is held already.
     fn insert(
         &mut self,
-        stream_no: i64,
-        sequence: u64,
+        stream_no: StreamNo,
+        sequence: Sequence,
         key: &[u8],
         derived: bool,
         json: &[u8],
@@ -220,9 +216,9 @@ impl Unit<'_> {
     /// Moves the head over a stored event.
     fn record(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         event: &NewEvent,
-        sequence: u64,
+        sequence: Sequence,
         json: Bytes,
         change: &HeadChange,
     ) -> Result<(), StoreError> {
@@ -231,7 +227,7 @@ impl Unit<'_> {
         self.late += u64::from(self.heads.get(self.connection, stream_no)?.is_given_up(sequence));
         let head = self.heads.change(self.connection, stream_no)?;
         // The same call as the trial: it cannot fail where the trial did not.
-        let _ = head.head.accept(sequence, now_ms, limits::HOLES_PER_STREAM);
+        let _ = head.head.accept(sequence.get(), now_ms, limits::HOLES_PER_STREAM);
         head.event_count += 1;
         head.byte_count += json.len() as u64;
         match event.terminal {
@@ -249,7 +245,7 @@ impl Unit<'_> {
         if is_complete { self.finish_run(stream_no) } else { Ok(()) }
     }
 
-    fn save_change(&self, stream_no: i64, change: &HeadChange) -> Result<(), StoreError> {
+    fn save_change(&self, stream_no: StreamNo, change: &HeadChange) -> Result<(), StoreError> {
         if let Some(from) = change.removed {
             self.connection
                 .prepare_cached("DELETE FROM holes WHERE stream_no = ?1 AND from_sequence = ?2")?
@@ -275,7 +271,7 @@ impl Unit<'_> {
     /// Records that `from..=to` will not come: a later reader passes over it at once.
     pub(super) fn mark_gap(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         (from, to): (u64, u64),
         reason: GapReason,
     ) -> Result<(), StoreError> {
@@ -290,7 +286,7 @@ impl Unit<'_> {
     }
 
     /// Retention: everything below `to` is gone from now on. The rows go later, in small batches.
-    pub(super) fn raise_oldest(&mut self, stream_no: i64, to: u64) -> Result<(), StoreError> {
+    pub(super) fn raise_oldest(&mut self, stream_no: StreamNo, to: u64) -> Result<(), StoreError> {
         let changes = self.heads.change(self.connection, stream_no)?.head.raise_oldest(to);
         for change in &changes {
             self.save_change(stream_no, change)?;
@@ -300,11 +296,11 @@ impl Unit<'_> {
 
     fn set_aside_conflict(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         sender: &Sender,
         event: &NewEvent,
         kind: ConflictKind,
-        held_sequence: u64,
+        held_sequence: Sequence,
     ) -> Result<Appended, StoreError> {
         let (kind_name, reason) = match kind {
             ConflictKind::EventId => ("conflict_event_id", "this event id is held with other content"),
@@ -318,7 +314,7 @@ impl Unit<'_> {
     /// stream and kind, so that a peer that repeats itself does not fill the audit.
     pub(super) fn set_aside(
         &mut self,
-        stream_no: i64,
+        stream_no: StreamNo,
         kind: &'static str,
         sender: &Sender,
         event: Option<&NewEvent>,
@@ -348,7 +344,7 @@ impl Unit<'_> {
                     kind,
                     sender,
                     event.map(|event| event.event_id.as_str()),
-                    event.and_then(|event| event.sequence).map(|sequence| sequence as i64),
+                    event.and_then(|event| event.sequence).map(|sequence| sequence.get() as i64),
                     self.now_ms,
                     reason,
                     bytes
@@ -370,7 +366,7 @@ impl Unit<'_> {
         })
     }
 
-    fn stream_name(&self, stream_no: i64) -> Result<(String, String), StoreError> {
+    fn stream_name(&self, stream_no: StreamNo) -> Result<(String, String), StoreError> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT tenant_id, stream_id FROM streams WHERE stream_no = ?1")?;
@@ -384,13 +380,11 @@ fn refusal(head: &StreamHead, sender: &Sender, event: &NewEvent) -> Option<Rejec
         Sender::Client => head.home.is_empty(),
         Sender::Peer(peer) => *head.home == *peer.as_str(),
     };
-    let beyond = event.sequence.is_none_or(|sequence| sequence > head.head.last());
+    let beyond = event.sequence.is_none_or(|sequence| sequence.get() > head.head.last());
     if !is_home {
         Some(Rejection::OriginMismatch)
     } else if event.sequence.is_none() && !head.home.is_empty() {
         Some(Rejection::SequenceRequired)
-    } else if event.sequence.is_some_and(|sequence| sequence == 0 || sequence > MAX_SEQUENCE) {
-        Some(Rejection::SequenceOutOfRange)
     } else if head.ended && beyond {
         Some(Rejection::StreamEnded)
     } else if event.sequence.is_none() && head.head.last() == MAX_SEQUENCE {
@@ -416,14 +410,14 @@ fn is_same(event: &NewEvent, held: &Held) -> bool {
 }
 
 /// An event object with the sequence its home gave it.
-fn numbered(json: &Bytes, sequence: u64) -> Bytes {
+fn numbered(json: &Bytes, sequence: Sequence) -> Bytes {
     let Some(rest) = json.strip_prefix(b"{") else { return json.clone() };
     let comma = if rest.starts_with(b"}") { "" } else { "," };
     let begin = format!("{{\"sequence\":{sequence}{comma}");
     Bytes::from([begin.as_bytes(), rest].concat())
 }
 
-fn held(row: &rusqlite::Row<'_>) -> Result<Held, rusqlite::Error> {
-    let at: i64 = row.get(0)?;
-    Ok(Held { sequence: sequence_at(at), key: row.get(1)?, json: row.get(2)? })
+fn held(row: &rusqlite::Row<'_>) -> Result<Result<Held, StoreError>, rusqlite::Error> {
+    let (key, json) = (row.get(1)?, row.get(2)?);
+    Ok(sequence_at(row.get(0)?).map(|sequence| Held { sequence, key, json }))
 }

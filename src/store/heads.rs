@@ -11,9 +11,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
 use super::quotas;
+use crate::domain::event::Sequence;
 use crate::domain::holes::{GapReason, Head, Hole};
 use crate::domain::run::RunStatus;
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 
 /// Heads kept in memory. Beyond it the clean ones are dropped and read again when needed.
 const CACHED_HEADS: usize = 10_000;
@@ -21,7 +22,7 @@ const CACHED_HEADS: usize = 10_000;
 /// The row of a stream, and its holes.
 #[derive(Debug, Clone)]
 pub(super) struct StreamHead {
-    pub(super) stream_no: i64,
+    pub(super) stream_no: StreamNo,
     pub(super) tenant: Arc<str>,
     /// The peer that gives sequences; empty means this gateway.
     pub(super) home: Arc<str>,
@@ -53,7 +54,7 @@ struct Saved {
 
 impl StreamHead {
     /// A stream nothing was appended to yet.
-    pub(super) fn new(stream_no: i64, tenant: &str, home: &str, status: RunStatus) -> Self {
+    pub(super) fn new(stream_no: StreamNo, tenant: &str, home: &str, status: RunStatus) -> Self {
         StreamHead {
             stream_no,
             tenant: Arc::from(tenant),
@@ -89,9 +90,9 @@ impl StreamHead {
     }
 
     /// Followers were told that this sequence will not come.
-    pub(super) fn is_given_up(&self, sequence: u64) -> bool {
+    pub(super) fn is_given_up(&self, sequence: Sequence) -> bool {
         let mut holes = self.head.holes().iter();
-        holes.any(|hole| hole.reason.is_some() && (hole.from..=hole.to).contains(&sequence))
+        holes.any(|hole| hole.reason.is_some() && (hole.from..=hole.to).contains(&sequence.get()))
     }
 
     /// By how many bytes it has moved since its row was written.
@@ -117,11 +118,11 @@ impl StreamHead {
 /// The cache.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
-    by_number: HashMap<i64, StreamHead>,
+    by_number: HashMap<StreamNo, StreamHead>,
     /// By tenant, then by stream.
-    numbers: HashMap<Box<str>, HashMap<Box<str>, i64>>,
+    numbers: HashMap<Box<str>, HashMap<Box<str>, StreamNo>>,
     /// Changed in this group, not yet written.
-    dirty: BTreeSet<i64>,
+    dirty: BTreeSet<StreamNo>,
     /// What the unit at work touched, as it was before.
     undo: Vec<Touched>,
 }
@@ -129,7 +130,7 @@ pub(super) struct Heads {
 /// A head that the unit at work touched.
 #[derive(Debug)]
 struct Touched {
-    number: i64,
+    number: StreamNo,
     /// `None` when the unit created it.
     before: Option<StreamHead>,
     was_dirty: bool,
@@ -170,11 +171,11 @@ impl Heads {
         connection: &Connection,
         tenant: &str,
         stream: &str,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<StreamNo>, StoreError> {
         if let Some(number) = self.numbers.get(tenant).and_then(|streams| streams.get(stream)) {
             return Ok(Some(*number));
         }
-        let number: Option<i64> = connection
+        let number: Option<StreamNo> = connection
             .prepare_cached("SELECT stream_no FROM streams WHERE tenant_id = ?1 AND stream_id = ?2")?
             .query_row(params![tenant, stream], |row| row.get(0))
             .optional()?;
@@ -184,7 +185,7 @@ impl Heads {
         Ok(number)
     }
 
-    fn remember(&mut self, tenant: &str, stream: &str, number: i64) {
+    fn remember(&mut self, tenant: &str, stream: &str, number: StreamNo) {
         let streams = self.numbers.entry(Box::from(tenant)).or_default();
         streams.insert(Box::from(stream), number);
     }
@@ -197,14 +198,14 @@ impl Heads {
         home: &str,
         status: RunStatus,
         now_ms: i64,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<StreamNo, StoreError> {
         connection
             .prepare_cached(
                 "INSERT INTO streams (tenant_id, stream_id, home, status, created_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
             )?
             .execute(params![tenant, stream, home, status.as_str(), now_ms])?;
-        let number = connection.last_insert_rowid();
+        let number = StreamNo::new(connection.last_insert_rowid());
         self.remember(tenant, stream, number);
         self.by_number.insert(number, StreamHead::new(number, tenant, home, status));
         self.undo.push(Touched { number, before: None, was_dirty: false });
@@ -212,7 +213,11 @@ impl Heads {
     }
 
     /// A head, to look at.
-    pub(super) fn get(&mut self, connection: &Connection, number: i64) -> Result<&StreamHead, StoreError> {
+    pub(super) fn get(
+        &mut self,
+        connection: &Connection,
+        number: StreamNo,
+    ) -> Result<&StreamHead, StoreError> {
         match self.by_number.entry(number) {
             Entry::Occupied(held) => Ok(held.into_mut()),
             Entry::Vacant(free) => Ok(free.insert(load(connection, number)?)),
@@ -223,7 +228,7 @@ impl Heads {
     pub(super) fn change(
         &mut self,
         connection: &Connection,
-        number: i64,
+        number: StreamNo,
     ) -> Result<&mut StreamHead, StoreError> {
         self.get(connection, number)?;
         let head = self.by_number.get_mut(&number).ok_or_else(|| missing(number))?;
@@ -235,8 +240,12 @@ impl Heads {
     }
 
     /// Writes every changed head, and what that changes for their tenants, and answers which moved.
-    pub(super) fn flush(&mut self, connection: &Connection, now_ms: i64) -> Result<Vec<i64>, StoreError> {
-        let moved: Vec<i64> = std::mem::take(&mut self.dirty).into_iter().collect();
+    pub(super) fn flush(
+        &mut self,
+        connection: &Connection,
+        now_ms: i64,
+    ) -> Result<Vec<StreamNo>, StoreError> {
+        let moved: Vec<StreamNo> = std::mem::take(&mut self.dirty).into_iter().collect();
         let mut grown: BTreeMap<Arc<str>, i64> = BTreeMap::new();
         for number in &moved {
             if let Some(head) = self.by_number.get_mut(number) {
@@ -268,12 +277,12 @@ impl Heads {
     }
 
     /// A head that is in the cache.
-    pub(super) fn peek(&self, number: i64) -> Option<&StreamHead> {
+    pub(super) fn peek(&self, number: StreamNo) -> Option<&StreamHead> {
         self.by_number.get(&number)
     }
 }
 
-fn missing(number: i64) -> StoreError {
+fn missing(number: StreamNo) -> StoreError {
     StoreError::Inconsistent { table: "streams", column: "stream_no", row: number.to_string() }
 }
 
@@ -317,7 +326,7 @@ fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), S
 }
 
 /// Reads a stream's row and holes.
-pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, StoreError> {
+pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHead, StoreError> {
     let holes = load_holes(connection, number)?;
     let mut statement = connection.prepare_cached(
         "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
@@ -364,7 +373,7 @@ pub(super) fn load(connection: &Connection, number: i64) -> Result<StreamHead, S
     Ok(StreamHead { saved: head.as_saved(), ..head })
 }
 
-fn load_holes(connection: &Connection, number: i64) -> Result<Vec<Hole>, StoreError> {
+fn load_holes(connection: &Connection, number: StreamNo) -> Result<Vec<Hole>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT from_sequence, to_sequence, since, reason FROM holes
          WHERE stream_no = ?1 ORDER BY from_sequence",

@@ -21,6 +21,7 @@ mod heads;
 mod nonces;
 mod page;
 mod peer_entries;
+mod position;
 mod quotas;
 mod readers;
 mod retention;

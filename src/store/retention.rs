@@ -7,7 +7,9 @@ use rusqlite::params;
 
 use super::Store;
 use super::error::StoreError;
+use super::position::position_before;
 use super::writer::Unit;
+use crate::domain::stream::StreamNo;
 use crate::failpoint;
 use crate::mutants::mutant;
 
@@ -70,7 +72,7 @@ impl Store {
         Ok(streams.len())
     }
 
-    async fn remove_expired_rows(&self, stream_no: i64) -> Result<(), StoreError> {
+    async fn remove_expired_rows(&self, stream_no: StreamNo) -> Result<(), StoreError> {
         while self.writer.run(0, move |unit| unit.remove_some(stream_no)).await? {
             failpoint::reached("retention::between_deletes");
         }
@@ -110,19 +112,19 @@ impl Store {
 }
 
 impl Unit<'_> {
-    fn streams(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<i64>, StoreError> {
+    fn streams(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<StreamNo>, StoreError> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let rows = statement.query_map(params, |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Everything in the stream is gone from now on.
-    fn empty_stream(&mut self, stream_no: i64) -> Result<(), StoreError> {
+    fn empty_stream(&mut self, stream_no: StreamNo) -> Result<(), StoreError> {
         let last = self.heads.get(self.connection, stream_no)?.head.last();
         self.raise_oldest(stream_no, last + 1)
     }
 
-    fn shrink_tenant(&mut self, tenant: &str, mut surplus: u64) -> Result<Vec<i64>, StoreError> {
+    fn shrink_tenant(&mut self, tenant: &str, mut surplus: u64) -> Result<Vec<StreamNo>, StoreError> {
         let candidates = self.streams(
             "SELECT stream_no FROM streams WHERE tenant_id = ?1 AND holds_events = 1
              ORDER BY finished_at IS NULL, finished_at, stream_no LIMIT ?2",
@@ -147,8 +149,8 @@ impl Unit<'_> {
     }
 
     /// Gives up the oldest `count` events of an unfinished stream.
-    fn trim_stream(&mut self, stream_no: i64, count: u64) -> Result<(), StoreError> {
-        let first = stream_no << 32;
+    fn trim_stream(&mut self, stream_no: StreamNo, count: u64) -> Result<(), StoreError> {
+        let first = position_before(stream_no);
         let last_gone: i64 = self
             .connection
             .prepare_cached(
@@ -160,8 +162,8 @@ impl Unit<'_> {
     }
 
     /// Removes some rows below the stream's oldest sequence; answers whether there may be more.
-    fn remove_some(&mut self, stream_no: i64) -> Result<bool, StoreError> {
-        let first = stream_no << 32;
+    fn remove_some(&mut self, stream_no: StreamNo) -> Result<bool, StoreError> {
+        let first = position_before(stream_no);
         let end = first + self.heads.get(self.connection, stream_no)?.head.oldest() as i64;
         let end = end + i64::from(mutant("retention_off_by_one"));
         let (rows, bytes, last): (i64, i64, Option<i64>) = self

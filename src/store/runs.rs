@@ -16,6 +16,7 @@ use super::writer::Unit;
 use crate::domain::event::{RunKey, Sender};
 use crate::domain::id::{AgentId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::run::RunStatus;
+use crate::domain::stream::StreamNo;
 use crate::domain::succession::to_hex;
 use crate::mutants::mutant;
 
@@ -35,7 +36,7 @@ pub struct RunRecord {
     /// Tenant and id.
     pub key: RunKey,
     /// Its event stream.
-    pub stream_no: i64,
+    pub stream_no: StreamNo,
     /// The agent, when it is known.
     pub agent: Option<AgentId>,
     /// The home; `None` means this gateway.
@@ -102,7 +103,11 @@ pub(super) fn stream_id(run_id: &str) -> String {
 
 impl Unit<'_> {
     /// The stream of a run, if the run is known.
-    pub(super) fn find_run_stream(&mut self, tenant: &str, run_id: &str) -> Result<Option<i64>, StoreError> {
+    pub(super) fn find_run_stream(
+        &mut self,
+        tenant: &str,
+        run_id: &str,
+    ) -> Result<Option<StreamNo>, StoreError> {
         self.heads.find(self.connection, tenant, &stream_id(run_id))
     }
 
@@ -112,7 +117,7 @@ impl Unit<'_> {
         tenant: &str,
         peer: &str,
         remote_run_id: &str,
-    ) -> Result<Option<(String, i64)>, StoreError> {
+    ) -> Result<Option<(String, StreamNo)>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT run_id, stream_no FROM runs WHERE tenant_id = ?1 AND peer_id = ?2 AND remote_run_id = ?3",
         )?;
@@ -123,7 +128,7 @@ impl Unit<'_> {
 
     /// Makes a run known, under a name that is free in its tenant: the home's own id where it can be,
     /// else `<id>@<peer>`, else a name derived from the forward.
-    pub(super) fn create_run(&mut self, run: &NewRun<'_>) -> Result<(String, i64), StoreError> {
+    pub(super) fn create_run(&mut self, run: &NewRun<'_>) -> Result<(String, StreamNo), StoreError> {
         let name = self.free_name(run)?;
         let stream = stream_id(&name);
         let stream_no =
@@ -172,7 +177,7 @@ impl Unit<'_> {
     }
 
     /// The run's stream has its end: nothing reads it any more.
-    pub(super) fn finish_run(&self, stream_no: i64) -> Result<(), StoreError> {
+    pub(super) fn finish_run(&self, stream_no: StreamNo) -> Result<(), StoreError> {
         self.connection
             .prepare_cached(
                 "UPDATE runs SET follow = 'finished' WHERE stream_no = ?1 AND follow = 'following'",
@@ -181,7 +186,7 @@ impl Unit<'_> {
         Ok(())
     }
 
-    fn lose_run(&mut self, stream_no: i64, reason: &str) -> Result<(), StoreError> {
+    fn lose_run(&mut self, stream_no: StreamNo, reason: &str) -> Result<(), StoreError> {
         self.connection
             .prepare_cached("UPDATE runs SET follow = 'lost' WHERE stream_no = ?1 AND follow = 'following'")?
             .execute([stream_no])?;
@@ -285,7 +290,7 @@ impl Store {
     }
 
     /// Takes the status a home gave when asked, for a run that goes on.
-    pub async fn note_status(&self, stream_no: i64, status: RunStatus) -> Result<(), StoreError> {
+    pub async fn note_status(&self, stream_no: StreamNo, status: RunStatus) -> Result<(), StoreError> {
         self.writer
             .run(0, move |unit| {
                 let head = unit.heads.get(unit.connection, stream_no)?;
@@ -342,7 +347,7 @@ impl Unit<'_> {
         key: &RunKey,
         sender: &Sender,
         agent: Option<&AgentId>,
-    ) -> Result<i64, StoreError> {
+    ) -> Result<StreamNo, StoreError> {
         let (tenant, run) = (key.tenant.as_str(), key.run.as_str());
         // A peer names its runs as it knows them; a run of that name here may be another's.
         let (home, known) = match sender {
@@ -398,7 +403,7 @@ fn decode(row: &SqliteRow) -> Result<RunRecord, StoreError> {
             tenant: TenantId::parse(&tenant).map_err(|_| inconsistent("tenant_id"))?,
             run: RunId::parse(&run_text).map_err(|_| inconsistent("run_id"))?,
         },
-        stream_no: row.try_get("stream_no")?,
+        stream_no: StreamNo::new(row.try_get("stream_no")?),
         agent: agent.and_then(|id| AgentId::parse(&id).ok()),
         home,
         remote_run_id: RunId::parse(&remote).map_err(|_| inconsistent("remote_run_id"))?,

@@ -17,6 +17,7 @@ use crate::domain::forward::ForwardState;
 use crate::domain::id::{ForwardId, RunId};
 use crate::domain::limits;
 use crate::domain::run::RunStatus;
+use crate::domain::stream::StreamNo;
 use crate::domain::stream::StreamState;
 
 /// Of a run whose events are read from its home.
@@ -235,7 +236,7 @@ impl Unit<'_> {
         &mut self,
         forward: &ForwardRecord,
         run: &ForwardedRun,
-        (run_id, stream_no): (&RunId, i64),
+        (run_id, stream_no): (&RunId, StreamNo),
     ) -> Result<FreshRun, StoreError> {
         let state = self.heads.get(self.connection, stream_no)?.state();
         let record = RunRecord {
@@ -266,7 +267,7 @@ impl Unit<'_> {
         &mut self,
         forward: &ForwardRecord,
         run: &ForwardedRun,
-    ) -> Result<(RunId, i64, bool), StoreError> {
+    ) -> Result<(RunId, StreamNo, bool), StoreError> {
         let (tenant, peer) = (forward.tenant.as_str(), forward.peer.as_str());
         let remote = run.remote_run_id.as_str();
         let named = |name: &str| {

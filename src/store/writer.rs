@@ -24,7 +24,7 @@ use super::error::StoreError;
 use super::heads::Heads;
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
-use crate::domain::stream::StreamState;
+use crate::domain::stream::{StreamNo, StreamState};
 use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::mutants::mutant;
@@ -40,9 +40,9 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Who is told that streams moved, after the commit and before the answers.
 pub trait TailObserver: Send + Sync {
     /// True when somebody follows the stream, so that the news is worth putting together.
-    fn is_watched(&self, stream_no: i64) -> bool;
+    fn is_watched(&self, stream_no: StreamNo) -> bool;
     /// The stream moved: its new state and what was appended, in the order it was appended.
-    fn advanced(&self, stream_no: i64, state: StreamState, events: Vec<StoredEvent>);
+    fn advanced(&self, stream_no: StreamNo, state: StreamState, events: Vec<StoredEvent>);
 }
 
 /// What a unit of work may touch: the open transaction, the heads and the end of the audit's chain.
@@ -55,7 +55,7 @@ pub(super) struct Unit<'a> {
     /// Kept at hand while a batch is appended.
     pub(super) insert_event: Option<CachedStatement<'a>>,
     /// What this unit appended, by stream.
-    pub(super) appended: Vec<(i64, StoredEvent)>,
+    pub(super) appended: Vec<(StreamNo, StoredEvent)>,
     /// How many of them came under a gap that followers were told of.
     pub(super) late: u64,
 }
@@ -301,7 +301,7 @@ impl WriterThread {
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
         let now_ms = self.clock.now_ms();
-        let mut appended: BTreeMap<i64, Vec<StoredEvent>> = BTreeMap::new();
+        let mut appended: BTreeMap<StreamNo, Vec<StoredEvent>> = BTreeMap::new();
         self.execute("BEGIN IMMEDIATE")?;
         let apart = if group.len() == 1 { Apart::Transaction } else { Apart::Savepoint };
         for job in group {
@@ -342,7 +342,7 @@ impl WriterThread {
         job: &mut dyn Job,
         apart: Apart,
         now_ms: i64,
-    ) -> Result<Vec<(i64, StoredEvent)>, StoreError> {
+    ) -> Result<Vec<(StreamNo, StoredEvent)>, StoreError> {
         self.heads.begin_unit();
         self.chain.begin_unit();
         if let Apart::Savepoint = apart {
@@ -385,7 +385,7 @@ impl WriterThread {
         Ok(Vec::new())
     }
 
-    fn publish(&self, moved: &[i64], mut appended: BTreeMap<i64, Vec<StoredEvent>>) {
+    fn publish(&self, moved: &[StreamNo], mut appended: BTreeMap<StreamNo, Vec<StoredEvent>>) {
         for number in moved.iter().filter(|number| self.observer.is_watched(**number)) {
             if let Some(head) = self.heads.peek(*number) {
                 let events = appended.remove(number).unwrap_or_default();

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway::clock::Clock;
-use causeway::domain::event::{NewEvent, RunKey, Sender, StoredEvent};
+use causeway::domain::event::{NewEvent, RunKey, Sender, Sequence, StoredEvent};
 use causeway::domain::id::{EventId, RunId, TenantId};
 use causeway::domain::run::RunStatus;
-use causeway::domain::stream::StreamState;
+use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
 use causeway::store::{BatchEntry, DATABASE_FILE, Store, TailObserver};
@@ -30,11 +30,11 @@ const SLACK: f64 = 64.0 * 1024.0;
 struct Unwatched;
 
 impl TailObserver for Unwatched {
-    fn is_watched(&self, _stream_no: i64) -> bool {
+    fn is_watched(&self, _stream_no: StreamNo) -> bool {
         false
     }
 
-    fn advanced(&self, _stream_no: i64, _state: StreamState, _events: Vec<StoredEvent>) {}
+    fn advanced(&self, _stream_no: StreamNo, _state: StreamState, _events: Vec<StoredEvent>) {}
 }
 
 /// Fills a log with runs that are finished.
@@ -62,7 +62,7 @@ fn finished(number: usize) -> BatchEntry {
     let run = format!("run_{number:07}");
     let event = NewEvent {
         event_id: EventId::parse(&format!("evt_{run}_00000001")).expect("an id"),
-        sequence: Some(1),
+        sequence: Sequence::new(1),
         terminal: Some(RunStatus::Completed),
         starts_work: true,
         derived: false,

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use causeway::domain::cursor::{Cursor, CursorInput, MAX_CURSOR, start_after};
+use causeway::domain::event::{MAX_SEQUENCE, Sequence};
 use causeway::domain::id::{AgentId, EventId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
 use causeway::domain::key::SigningKey;
 use causeway::domain::peer::PeerKind;
@@ -118,6 +120,23 @@ fn every_kind_of_id_is_what_the_document_says() {
             ForwardId::parse(text).is_ok(),
         ];
         assert_eq!(taken, [valid; 7], "{text:?}");
+    }
+}
+
+// M-08: a place in a stream, and where a reader stands, are types with the bounds of the document.
+#[test]
+fn sequences_and_cursors_are_what_the_document_says() {
+    let document = Document::load();
+    let schemas = &document.root["components"]["schemas"];
+    let schema = |name: &str| jsonschema::validator_for(&schemas[name]).expect("a schema");
+    let (sequence, cursor) = (schema("Sequence"), schema("Cursor"));
+    for number in [0, 1, 7, MAX_SEQUENCE, MAX_SEQUENCE + 1, MAX_CURSOR, MAX_CURSOR + 1] {
+        let (value, text) = (json!(number), number.to_string());
+        assert_eq!(Sequence::new(number).is_some(), sequence.is_valid(&value), "{number}");
+        let input = CursorInput { query: vec![("from_sequence", &text)], last_event_id: Vec::new() };
+        let parsed = start_after(&input);
+        assert_eq!(parsed.is_ok(), cursor.is_valid(&value), "{number}");
+        assert!(parsed.is_err() || parsed.map(Cursor::get) == Ok(number), "{number}");
     }
 }
 

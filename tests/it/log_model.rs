@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway::clock::Clock;
-use causeway::domain::event::{Appended, ConflictKind, NewEvent, Rejection, RunKey, Sender, StoredEvent};
+use causeway::domain::cursor::Cursor;
+use causeway::domain::event::{
+    Appended, ConflictKind, NewEvent, Rejection, RunKey, Sender, Sequence, StoredEvent,
+};
 use causeway::domain::id::{EventId, PeerId, RunId, TenantId};
 use causeway::domain::run::RunStatus;
-use causeway::domain::stream::StreamState;
+use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
 use causeway::store::{BatchEntry, PageRange, ReaderBatch, Store, TailObserver};
@@ -24,11 +27,11 @@ use serde_json::{Value, json};
 pub(crate) struct Unwatched;
 
 impl TailObserver for Unwatched {
-    fn is_watched(&self, _: i64) -> bool {
+    fn is_watched(&self, _: StreamNo) -> bool {
         false
     }
 
-    fn advanced(&self, _: i64, _: StreamState, _: Vec<StoredEvent>) {}
+    fn advanced(&self, _: StreamNo, _: StreamState, _: Vec<StoredEvent>) {}
 }
 
 /// Opens the log of a directory.
@@ -59,6 +62,11 @@ pub(crate) fn key(run: usize) -> RunKey {
     RunKey { tenant, run: RunId::parse(&name).expect("a run") }
 }
 
+/// A place in a stream, which the model counts with.
+pub(crate) fn place(number: u64) -> Sequence {
+    Sequence::new(number).expect("a place")
+}
+
 /// An event as ingest would hand it on.
 pub(crate) fn entry(run: usize, push: Push) -> BatchEntry {
     let id = format!("evt_{}", push.id);
@@ -68,7 +76,7 @@ pub(crate) fn entry(run: usize, push: Push) -> BatchEntry {
     }
     let event = NewEvent {
         event_id: EventId::parse(&id).expect("an id"),
-        sequence: push.sequence,
+        sequence: push.sequence.map(place),
         terminal: push.ends.then_some(RunStatus::Completed),
         starts_work: true,
         derived: false,
@@ -133,8 +141,9 @@ impl ModelStream {
             content == push.content && push.sequence.is_none_or(|given| given == sequence)
         };
         let held = self.by_id(push.id);
-        let duplicate = held.filter(|held| same(*held)).map(|(sequence, _)| Appended::Duplicate(sequence));
-        let conflict = held.map(|(sequence, _)| Appended::Conflict(ConflictKind::EventId, sequence));
+        let duplicate =
+            held.filter(|held| same(*held)).map(|(sequence, _)| Appended::Duplicate(place(sequence)));
+        let conflict = held.map(|(sequence, _)| Appended::Conflict(ConflictKind::EventId, place(sequence)));
         let sequence = push.sequence.unwrap_or(self.last.max(self.oldest - 1) + 1);
         let refused = if by_peer != self.of_peer {
             Some(Rejection::OriginMismatch)
@@ -154,14 +163,14 @@ impl ModelStream {
             return known;
         }
         if self.held.contains_key(&sequence) {
-            return Appended::Conflict(ConflictKind::Sequence, sequence);
+            return Appended::Conflict(ConflictKind::Sequence, place(sequence));
         }
         self.held.insert(sequence, (push.id, push.content));
         self.last = self.last.max(sequence);
         if push.ends && self.finished_at.is_none() {
             self.finished_at = Some(now_ms);
         }
-        Appended::Stored(sequence)
+        Appended::Stored(place(sequence))
     }
 
     fn missing(&self) -> Vec<u64> {
@@ -245,18 +254,18 @@ async fn check(store: &Store, model: &Model, seen: &mut Seen) {
         assert_eq!(state.high_water, high_water, "run {run}");
         let resume = missing.iter().find(|(_, known)| !known).map(|(first, _)| first - 1);
         let resume = resume.unwrap_or(stream.last.max(stream.oldest - 1));
-        assert_eq!(state.resume_from(), resume);
+        assert_eq!(state.resume_from().get(), resume);
         // Small pages, so that their seams are checked too.
-        let (mut read, mut after) = (Vec::new(), 0);
+        let (mut read, mut after) = (Vec::new(), Cursor::START);
         loop {
-            let range = PageRange { after, to: u64::MAX, max_events: 3, max_bytes: 1 << 20 };
+            let range = PageRange { after, to: Cursor::at(u64::MAX), max_events: 3, max_bytes: 1 << 20 };
             let page = store.read_events(number, range, Vec::new(), |page: &mut Vec<_>, row| {
-                page.push((row.sequence, row.json.to_vec()));
+                page.push((row.sequence.get(), row.json.to_vec()));
             });
             let (page, last) = page.await.expect("a page");
             read.extend(page);
             let Some(last) = last else { break };
-            after = last;
+            after = last.cursor();
         }
         let wanted: Vec<u64> = stream.held.keys().copied().collect();
         assert_eq!(read.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), wanted, "run {run}");

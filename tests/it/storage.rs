@@ -41,7 +41,7 @@ async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself()
     let mut given: Vec<(usize, u64)> = Vec::new();
     for (at, answer) in answers.into_iter().enumerate() {
         match answer.expect("a commit").as_slice() {
-            [Appended::Stored(sequence)] => given.push((at % 7, *sequence)),
+            [Appended::Stored(sequence)] => given.push((at % 7, sequence.get())),
             other => panic!("{other:?}"),
         }
     }

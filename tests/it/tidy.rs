@@ -319,6 +319,19 @@ fn no_lock_is_held_while_waiting_and_one_connection_writes_the_log() {
     assert_eq!(named_in("BEGIN IMMEDIATE"), ["store/writer.rs"]);
 }
 
+// M-08: two numbers that mean different things cannot change places, for each has its type.
+#[test]
+fn what_stands_for_a_stream_an_event_or_a_reader_is_no_bare_number() {
+    let bare = ["stream_no: i64", "sequence: u64", "sequence: Option<u64>", "cursor: u64", "after: u64"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| ["store", "services"].contains(&source.module())) {
+        for word in bare.into_iter().filter(|word| source.code.contains(word)) {
+            offences.push(format!("{} has {word}", source.name));
+        }
+    }
+    assert_none(&offences, "StreamNo, Sequence and Cursor");
+}
+
 #[test]
 fn nothing_is_put_off_waved_through_or_named_for_nothing() {
     let put_off = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];

@@ -19,7 +19,7 @@ use causeway::store::{
 use futures_util::future::{join, join_all};
 use rusqlite::Connection;
 
-use crate::log_model::{Push, entry, open};
+use crate::log_model::{Push, entry, open, place};
 use crate::support::log::{beside, number};
 
 const DAY_MS: i64 = 86_400_000;
@@ -313,7 +313,7 @@ async fn stored_bytes_follow_the_log_and_bound_it_exactly() {
     store.append_batch_within(Sender::Client, batch, quotas).await.expect_err("over");
     assert!(store.find_run(&step(7, 0, false).key).await.expect("a read").is_none(), "nothing of it is kept");
     let repeat = store.append_batch_within(Sender::Client, vec![step(1, 100, false)], quotas).await;
-    assert!(matches!(repeat.expect("an answer").as_slice(), [Appended::Duplicate(1)]));
+    assert_eq!(repeat.expect("an answer"), [Appended::Duplicate(place(1))]);
     let full = reserve(&store, "a", quotas).await.expect_err("a tenant that is full starts nothing");
     assert_eq!(full.quota, "stored_bytes");
 
