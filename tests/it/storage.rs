@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use causeway::clock::Clock;
 use causeway::domain::event::{Appended, Sender, StoredEvent};
-use causeway::domain::stream::StreamState;
+use causeway::domain::stream::{StreamNo, StreamState};
+use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
-use causeway::store::{ReaderBatch, TailObserver};
+use causeway::store::{Disk, DiskFaults, ReaderBatch, Store, StoreError, TailObserver};
+use causeway::tasks::Tasks;
 use futures_util::future::{join, join_all};
 use serde_json::json;
+use tokio::time::{Duration, Instant};
 
-use crate::log_model::{Push, entry, open, open_heard};
+use crate::log_model::{Push, Unwatched, entry, open, open_heard};
 use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
 use crate::support::secrets;
@@ -56,11 +59,11 @@ async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself()
 struct Told(AtomicUsize);
 
 impl TailObserver for Told {
-    fn is_watched(&self, _: i64) -> bool {
+    fn is_watched(&self, _: StreamNo) -> bool {
         true
     }
 
-    fn advanced(&self, _: i64, _: StreamState, events: Vec<StoredEvent>) {
+    fn advanced(&self, _: StreamNo, _: StreamState, events: Vec<StoredEvent>) {
         self.0.fetch_add(events.len(), Ordering::Relaxed);
     }
 }
@@ -82,6 +85,53 @@ async fn followers_are_told_of_every_event_however_many_streams_there_are() {
         assert_eq!(told.0.load(Ordering::Relaxed), first + 1000);
     }
     store.close().await;
+}
+
+/// A disk that takes a minute for a group.
+struct SlowDisk;
+
+impl DiskFaults for SlowDisk {
+    fn delay(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn before_commit(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn after_commit(&self) -> bool {
+        false
+    }
+}
+
+// what waits for the log is bounded, what is new is refused at once, and what was taken is kept.
+#[tokio::test(start_paused = true)]
+async fn beyond_its_queue_the_log_refuses_what_is_new_and_drops_nothing() {
+    const PUSHES: u32 = 3000;
+    let aside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let aside = aside.expect("a runtime");
+    let directory = tempfile::tempdir().expect("a directory");
+    let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
+    let (clock, entropy, tasks) = (Clock::system(), Entropy::seeded(1), Tasks::on_one_thread());
+    let disk = Disk::simulated(Arc::new(SlowDisk), aside.handle().clone());
+    let store = Store::open_on(disk, directory.path(), clock, &entropy, tasks, heard).await.expect("a store");
+    let begun = Instant::now();
+    let push = async |id: u32| {
+        let push = Push { id, sequence: None, content: 0, ends: false };
+        let answer = store.append_batch(Sender::Client, vec![entry(1, push)]).await;
+        (answer, begun.elapsed())
+    };
+    let mut stored = 0;
+    for (answer, took) in join_all((0..PUSHES).map(push)).await {
+        match answer {
+            Ok(answer) => stored += i64::from(matches!(answer[..], [Appended::Stored(_)])),
+            Err(StoreError::Overloaded) => assert_eq!(took, Duration::ZERO, "refused late"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((1..=1100).contains(&stored), "{stored} waited");
+    assert_eq!(rows_of(&beside(directory.path()), "run_1"), stored);
+    aside.shutdown_background();
 }
 
 // L5: what a second connection reads is committed.

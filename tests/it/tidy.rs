@@ -301,6 +301,26 @@ fn has_word(code: &str, word: &str) -> bool {
     })
 }
 
+//
+#[test]
+fn every_queue_is_bounded_and_its_bound_is_written_down() {
+    let promises = fs::read_to_string(root().join("docs/reliability.md")).expect("the promises");
+    let queues = [" mpsc::channel", "sync_channel(", "VecDeque<", "Semaphore::new(", "const MOST: usize"];
+    let served = ["store", "services", "http", "outbound"];
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        if ["unbounded", "sync::mpsc::channel("].iter().any(|word| source.code.contains(word)) {
+            offences.push(format!("{} has a queue without a bound", source.name));
+        }
+        let waits =
+            served.contains(&source.module()) && queues.iter().any(|queue| source.code.contains(queue));
+        if waits && !promises.contains(&format!("`{}`", source.name)) {
+            offences.push(format!("{} has a queue that docs/reliability.md does not list", source.name));
+        }
+    }
+    assert_none(&offences, "queues");
+}
+
 // F-25
 #[test]
 fn no_lock_is_held_while_waiting_and_one_connection_writes_the_log() {
