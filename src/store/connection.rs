@@ -74,23 +74,31 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens the pool for everything that is not the log, creates the file and brings the schema up to date.
+/// Creates the file if there is none and brings the schema up to date, before anybody else works on it.
+pub(super) async fn open_migrated(path: &Path) -> Result<SqlitePool, StoreError> {
+    let options = options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+    let options = options.synchronous(SqliteSynchronous::Full);
+    let alone = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+    sqlx::migrate!("./migrations")
+        .run(&alone)
+        .await
+        .map_err(|error| StoreError::Failed(format!("the schema cannot be brought up to date: {error}")))?;
+    Ok(alone)
+}
+
+/// Opens the pool for the lists. It reads: the writer is the only one that writes.
 pub(super) async fn open_pool(path: &Path) -> Result<SqlitePool, StoreError> {
-    let options = SqliteConnectOptions::new()
+    let options = options(path).pragma("query_only", "ON");
+    Ok(SqlitePoolOptions::new().max_connections(4).connect_with(options).await?)
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(std::time::Duration::from_secs(5))
         .pragma("trusted_schema", "OFF")
-        .pragma("cell_size_check", "ON");
-    let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-    sqlx::migrate!("./migrations")
-        .run(&pool)
-        .await
-        .map_err(|error| StoreError::Failed(format!("the schema cannot be brought up to date: {error}")))?;
-    Ok(pool)
+        .pragma("cell_size_check", "ON")
 }
 
 #[cfg(test)]
@@ -107,5 +115,23 @@ mod tests {
         let read = |pragma: &str| writer.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         assert_eq!(read("synchronous").expect("a pragma"), 2);
         assert_eq!(read("wal_autocheckpoint").expect("a pragma"), 0);
+    }
+    // F-25
+    #[tokio::test]
+    async fn only_the_writers_connection_writes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.db");
+        let migrated = open_migrated(&path).await.expect("a database");
+        let pool = open_pool(&path).await.expect("the pool");
+        migrated.close().await;
+        let write = "INSERT INTO meta (key, value) VALUES ('a', 'b')";
+        for _ in 0..8 {
+            let refused = sqlx::query(write).execute(&pool).await.expect_err("a pool that writes");
+            assert!(refused.to_string().contains("readonly"), "{refused}");
+        }
+        let refused = open_reader(&path).expect("a reader").execute(write, []).expect_err("a reader writes");
+        assert!(refused.to_string().contains("readonly"), "{refused}");
+        let writer = open_writer(&path).expect("the writer's connection");
+        assert_eq!(writer.execute(write, []), Ok(1));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two crates share one bundled SQLite. `rusqlite` serves the writer and the page readers, whose cost per
 //! statement decides what an event costs; `sqlx` migrates the schema and serves the lists.
-//! Invariant: everything that is acknowledged went through `writer::Writer` and is on disk.
+//! Invariant: once it is open, the writer alone writes, and everything that is acknowledged went through
+//! `writer::Writer` and is on disk.
 
 mod append;
 mod audit;
@@ -158,10 +159,12 @@ impl Store {
         // Made before SQLite would: its companions (-wal, -shm) take over the mode.
         private_file().open(database).map_err(|error| StoreError::Failed(error.to_string()))?;
         let facts = disk.wait_for(async {
+            let alone = connection::open_migrated(database).await?;
+            let incarnation = remember(&alone, "incarnation", &random_hex(entropy, 8)).await?;
+            let secret = remember(&alone, "gateway_secret", &random_hex(entropy, 32)).await?;
+            let audit_origin = audit_log::origin(&alone, &incarnation).await?;
             let pool = connection::open_pool(database).await?;
-            let incarnation = remember(&pool, "incarnation", &random_hex(entropy, 8)).await?;
-            let secret = remember(&pool, "gateway_secret", &random_hex(entropy, 32)).await?;
-            let audit_origin = audit_log::origin(&pool, &incarnation).await?;
+            alone.close().await;
             Ok::<_, StoreError>((pool, incarnation, secret, audit_origin))
         });
         let (pool, incarnation, secret, audit_origin) = facts.await?;
