@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::mutant;
 
+/// The code with which a gateway turns away a process that bears another's name.
+pub const PEER_ID_CONFLICT: &str = "peer_id_conflict";
+
 /// Where a forward stands, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +120,8 @@ pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
             // Something on the way sent the request twice: the other one may have been served.
             401 if code == Some("signature_replayed") => Unknown,
             409 if code == Some("request_in_progress") => Unknown,
+            // Another process has the name we came under: it was not us that was refused, nor for good.
+            409 if code == Some(PEER_ID_CONFLICT) => NotSent,
             501 | 505 | 508 => Refused,
             500..=599 if not_started => NotSent,
             500..=599 => Unknown,
@@ -245,6 +250,8 @@ mod tests {
         assert_eq!(classify(busy), Unknown, "a gateway still at work on our key has not refused it");
         let heard_before = coded(401, "signature_replayed");
         assert_eq!(classify(heard_before), Unknown, "what was heard before may have been served");
+        let superseded = coded(409, PEER_ID_CONFLICT);
+        assert_eq!(classify(superseded), NotSent, "the right process may come back");
         let far = AttemptFact::Answered { status: 502, code: None, not_started: true, has_run: false };
         assert_eq!(classify(far), NotSent);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::peer::{Peer, Refusal};
 use crate::clock::Clock;
 use crate::domain::breaker::Outcome;
-use crate::domain::forward::{AttemptFact, AttemptOutcome, classify};
+use crate::domain::forward::{AttemptFact, AttemptOutcome, PEER_ID_CONFLICT, classify};
 use crate::domain::limits;
 use crate::failpoint;
 use crate::metrics::{Metrics, PeerOutcome};
@@ -244,6 +244,9 @@ pub(super) fn problem_of(peer: &Peer, cause: &Cause) -> Problem {
             not_started(ErrorCode::RateLimited).retry_after(Duration::from_secs(1))
         }
         Cause::Answered { status, error } if error.not_started && *status >= 500 && *status != 508 => {
+            not_started(ErrorCode::ForwardFailed).with("retryable", true)
+        }
+        Cause::Answered { status: 409, error } if error.code.as_deref() == Some(PEER_ID_CONFLICT) => {
             not_started(ErrorCode::ForwardFailed).with("retryable", true)
         }
         Cause::Answered { status, error } => refusal(*status, error, message),

@@ -7,6 +7,7 @@ use causeway::config::Config;
 use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use causeway::services::peer_options::PeerOptions;
+use serde_json::json;
 
 use crate::support::forwards::{
     FORWARD, audit, forward_id, forward_now, forward_once, keyed_body, run_id, spawn_forward, time_of,
@@ -275,4 +276,37 @@ async fn a_key_the_peer_may_have_forgotten_is_not_sent_again() {
     assert_eq!(again.json["error"]["retryable"], false);
     assert_eq!(home.truth().creates().len(), 1);
     home.release_creates();
+}
+
+// F2: whoever has our name may go, so the forward waits for that as long as it may, and no longer.
+#[tokio::test]
+async fn a_name_that_another_process_bears_holds_a_forward_and_does_not_end_it() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut config = test_config();
+    config.forward.background_deadline = Duration::from_secs(2);
+    let peers = vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)];
+    let gateway = TestGateway::start_with(config, peers).await;
+    let conflict = || CreateFault::Status {
+        code: 409,
+        retry_after: None,
+        body: Some(json!({ "error": { "code": "peer_id_conflict", "message": "two processes" } })),
+    };
+    // A caller who waits gets the run once the other process is gone.
+    home.next_creates([conflict()]);
+    gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
+    assert_eq!(home.truth().creates().len(), 2);
+    // Or hears that nothing was started, and may ask again.
+    home.creates(conflict());
+    let refused = gateway.post(FORWARD, &keyed_body("stk_b", "k2")).await.expect(502);
+    let error = &refused.json["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("forward_failed"), &json!(true)));
+    assert_eq!(error["details"]["outcome"], "not_started");
+    assert_eq!(error["details"]["upstream_code"], "peer_id_conflict");
+    // In the background it goes on to its deadline, and ends there.
+    let sent = [("prefer", "respond-async")];
+    let accepted = gateway.post_with(FORWARD, &keyed_body("stk_b", "k3"), &sent).await.expect(202);
+    let forward = forward_once(&gateway, &forward_id(&accepted), "expired").await;
+    assert_eq!(forward["outcome"], "not_started", "{forward}");
+    assert!(forward["attempts"].as_array().is_some_and(|attempts| attempts.len() > 1), "{forward}");
+    assert_eq!(home.truth().runs_created().len(), 1);
 }
