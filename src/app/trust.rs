@@ -1,7 +1,5 @@
 //! The trust of one gateway, put together: its keys, its peers, its callers, its audit.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -70,12 +68,13 @@ impl Trust {
         roster::load(store, &peers, &config.peers).await?;
         let tokens = Tokens::load(store, clock, entropy).await?;
         let audit = AuditLog::start(store, clock, metrics, tasks);
+        let jwt = jwt(config)?;
         let rules = AdmissionRules {
             profile: config.gateway.profile,
             default_tenant: config.gateway.default_tenant.clone(),
             stack_id: config.gateway.stack_id.to_string(),
             policy: config.to_policy(),
-            jwt: jwt(config)?,
+            jwt: jwt.clone(),
             require_mtls: config.peering.require_mtls,
             ticket_lifetime: config.limits.ticket_lifetime,
         };
@@ -88,7 +87,7 @@ impl Trust {
         let for_clients = for_clients(config)?;
         let own_keys = OwnKeys::new(
             (Arc::clone(&keyring), Arc::clone(&identity)),
-            for_clients.clone(),
+            (for_clients.clone(), jwt),
             (&config.peering, config.outbound.health_interval),
             store.clone(),
         );
@@ -146,18 +145,12 @@ fn for_clients(config: &Config) -> Result<Option<Arc<Credentials>>, StartError> 
     Ok(Some(Arc::new(Credentials::from_files(certificate, key).map_err(failed)?)))
 }
 
-fn jwt(config: &Config) -> Result<Option<JwtVerifier>, StartError> {
-    let options = &config.jwt;
-    if !options.is_on() {
+fn jwt(config: &Config) -> Result<Option<Arc<JwtVerifier>>, StartError> {
+    if !config.jwt.is_on() {
         return Ok(None);
     }
-    let read = |path: &Path| {
-        fs::read_to_string(path).map_err(|error| StartError::Jwt(format!("{}: {error}", path.display())))
-    };
-    let pem = options.public_key_file.as_deref().map(read).transpose()?;
-    let jwks = options.jwks_file.as_deref().map(read).transpose()?;
-    let verifier = JwtVerifier::new(options.clone(), pem.as_deref(), jwks.as_deref());
-    verifier.map(Some).map_err(|error| StartError::Jwt(error.to_string()))
+    let verifier = JwtVerifier::from_file(config.jwt.clone());
+    verifier.map(|verifier| Some(Arc::new(verifier))).map_err(|error| StartError::Jwt(error.to_string()))
 }
 
 fn rates(config: &Config, clock: &Clock) -> Rates {

@@ -53,7 +53,7 @@ pub struct AdmissionRules {
     /// Domains and bridges.
     pub policy: Policy,
     /// Verifies JWTs, if they are accepted.
-    pub jwt: Option<JwtVerifier>,
+    pub jwt: Option<Arc<JwtVerifier>>,
     /// Peers must come with mutual TLS.
     pub require_mtls: bool,
     /// How long a stream ticket holds.

@@ -17,6 +17,7 @@ use super::jwt_keys::{KeyError, KeySet, VerifyingKey};
 use crate::domain::id::{PrincipalId, TenantId};
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::units;
+use crate::tls::{FileBytes, Reloadable, TlsError};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -84,6 +85,9 @@ pub enum JwtSetupError {
         /// What is wrong with the file.
         error: KeyError,
     },
+    /// A key file that cannot be used.
+    #[error(transparent)]
+    File(TlsError),
     /// Something that must be said.
     #[error("`{option}` must not be empty: tokens are only believed when it agrees with them")]
     Empty {
@@ -162,7 +166,7 @@ pub struct Claims {
 #[derive(Debug)]
 pub struct JwtVerifier {
     options: JwtOptions,
-    keys: KeySet,
+    keys: Reloadable<KeySet>,
     leeway_ms: i64,
 }
 
@@ -175,6 +179,22 @@ impl JwtVerifier {
             _ => return Err(JwtSetupError::OneSource),
         };
         let keys = keys.map_err(|error| JwtSetupError::Keys { option, error })?;
+        Self::with_keys(options, Reloadable::fixed(keys))
+    }
+
+    /// Reads the one configured key file.
+    pub fn from_file(options: JwtOptions) -> Result<Self, JwtSetupError> {
+        type Build = fn(&[FileBytes]) -> Result<KeySet, TlsError>;
+        let (path, build): (_, Build) = match (&options.public_key_file, &options.jwks_file) {
+            (Some(path), None) => (path.clone(), |files| read_keys(files, KeySet::from_pem)),
+            (None, Some(path)) => (path.clone(), |files| read_keys(files, KeySet::from_jwks)),
+            _ => return Err(JwtSetupError::OneSource),
+        };
+        let keys = Reloadable::watched(vec![path], build).map_err(JwtSetupError::File)?;
+        Self::with_keys(options, keys)
+    }
+
+    fn with_keys(options: JwtOptions, keys: Reloadable<KeySet>) -> Result<Self, JwtSetupError> {
         for (option, value) in [
             ("issuer", &options.issuer),
             ("audience", &options.audience),
@@ -193,6 +213,12 @@ impl JwtVerifier {
         Ok(JwtVerifier { options, keys, leeway_ms })
     }
 
+    /// Reads the key file again; true when its content had changed and now counts. On an error the keys before
+    /// stay.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        self.keys.reload()
+    }
+
     /// Believes `token` at `now_ms`, or says why not.
     pub fn verify(&self, token: &str, now_ms: i64) -> Result<Claims, JwtError> {
         if token.len() > MAX_TOKEN_BYTES {
@@ -202,7 +228,8 @@ impl JwtVerifier {
         if header.crit.is_some() {
             return Err(JwtError::Malformed);
         }
-        let key = self.keys.select(header.kid.as_deref()).ok_or(JwtError::UnknownKey)?;
+        let keys = self.keys.current();
+        let key = keys.select(header.kid.as_deref()).ok_or(JwtError::UnknownKey)?;
         if header.alg != key.algorithm {
             return Err(JwtError::Algorithm);
         }
@@ -243,6 +270,11 @@ impl JwtVerifier {
             _ => Ok(expires_at_ms),
         }
     }
+}
+
+fn read_keys(files: &[FileBytes], read: fn(&str) -> Result<KeySet, KeyError>) -> Result<KeySet, TlsError> {
+    let [file] = files else { return Err(TlsError::Setup("one key file is needed".to_owned())) };
+    read(file.text()?).map_err(|error| file.fault(error.to_string()))
 }
 
 /// The claims, when the signature is `key`'s. The library checks only that: its other checks read the clock

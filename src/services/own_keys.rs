@@ -1,8 +1,10 @@
 //! The gateway's own keys at work: rotation on an operator's word, and the take-over when its time has come.
+//! Files of keys and certificates are read again when they change.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::jwt::JwtVerifier;
 use super::trust_options::PeeringOptions;
 use crate::clock::{Clock, millis, rfc3339};
 use crate::entropy::Entropy;
@@ -29,6 +31,8 @@ struct Shared {
     identity: Arc<OwnIdentity>,
     /// The certificate shown to clients, read again when its file changes.
     for_clients: Option<Arc<Credentials>>,
+    /// The keys of clients' JWTs, read again when their file changes.
+    jwt: Option<Arc<JwtVerifier>>,
     is_self_issued: bool,
     overlap: Duration,
     /// Every peer is called within it.
@@ -59,7 +63,7 @@ impl OwnKeys {
     /// Over an open keyring.
     pub fn new(
         (keyring, identity): (Arc<Keyring>, Arc<OwnIdentity>),
-        for_clients: Option<Arc<Credentials>>,
+        (for_clients, jwt): (Option<Arc<Credentials>>, Option<Arc<JwtVerifier>>),
         (options, health_interval): (&PeeringOptions, Duration),
         store: Store,
     ) -> Self {
@@ -69,7 +73,7 @@ impl OwnKeys {
         let least_overlap = health_interval.saturating_mul(3);
         #[rustfmt::skip]
         let shared = Shared {
-            keyring, identity, for_clients, is_self_issued, overlap, least_overlap, store, clock, entropy,
+            keyring, identity, for_clients, jwt, is_self_issued, overlap, least_overlap, store, clock, entropy,
         };
         OwnKeys { shared: Arc::new(shared) }
     }
@@ -168,6 +172,13 @@ impl OwnKeys {
         }
         if let Some(Err(error)) = shared.identity.authority.as_ref().map(|authority| authority.reload()) {
             tracing::warn!(error = %error, "the changed CA file is not used; the one before stays");
+        }
+        match shared.jwt.as_ref().map(|jwt| jwt.reload()) {
+            Some(Ok(true)) => tracing::info!("the keys of JWTs were read again"),
+            Some(Err(error)) => {
+                tracing::warn!(error = %error, "the changed keys of JWTs are not used; those before stay")
+            }
+            Some(Ok(false)) | None => {}
         }
     }
 

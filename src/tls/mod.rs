@@ -31,7 +31,7 @@ pub use error::TlsError;
 pub use identity::Identity;
 pub use pin::{InvalidPin, SpkiPin};
 pub use presented::{PeerDirectory, Presented, ends_ms, presented};
-pub use reload::Reloadable;
+pub use reload::{FileBytes, Reloadable};
 pub use roots::Roots;
 pub use server::{client_facing, peer_facing};
 

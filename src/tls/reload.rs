@@ -36,7 +36,8 @@ impl<T> Reloadable<T> {
         Reloadable { current: ArcSwap::from_pointee(value), source: None }
     }
 
-    fn watched(
+    /// What `build` makes of these files.
+    pub fn watched(
         paths: Vec<PathBuf>,
         build: fn(&[FileBytes]) -> Result<T, TlsError>,
     ) -> Result<Self, TlsError> {
@@ -117,7 +118,7 @@ impl ResolvesClientCert for Reloadable<Identity> {
 }
 
 /// A file's content, with its path for errors.
-pub(super) struct FileBytes {
+pub struct FileBytes {
     pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
 }
@@ -128,8 +129,14 @@ impl FileBytes {
         Ok(FileBytes { path: path.to_owned(), bytes })
     }
 
-    pub(super) fn fault(&self, reason: impl Into<String>) -> TlsError {
+    /// What is wrong with it.
+    pub fn fault(&self, reason: impl Into<String>) -> TlsError {
         TlsError::file(&self.path, reason)
+    }
+
+    /// The file as text.
+    pub fn text(&self) -> Result<&str, TlsError> {
+        std::str::from_utf8(&self.bytes).map_err(|_| self.fault("is not text"))
     }
 
     pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {

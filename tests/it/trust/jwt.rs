@@ -1,5 +1,6 @@
 //! Clients that bear a JWT: what it says holds, for as long as it holds.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -16,12 +17,20 @@ use crate::support::sse_client::{Follower, RunEnd};
 /// Seconds of the test's clock at its start.
 const NOW_S: i64 = 1_790_000_000;
 
+/// Writes the public half to a file, as a whole.
+fn write_key(path: &Path, key: &Ed25519KeyPair) {
+    let der: PublicKeyX509Der<'_> = key.public_key().as_der().expect("DER");
+    let text = STANDARD.encode(der.as_ref());
+    std::fs::write(path, format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
+        .expect("the key's file");
+}
+
 /// A gateway that believes the tokens of one issuer.
 struct Site {
     gateway: TestGateway,
     clock: Clock,
     key: Ed25519KeyPair,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Site {
@@ -29,10 +38,7 @@ impl Site {
         let key = Ed25519KeyPair::generate().expect("a key");
         let files = tempfile::tempdir().expect("a directory");
         let path = files.path().join("issuer.pem");
-        let der: PublicKeyX509Der<'_> = key.public_key().as_der().expect("DER");
-        let text = STANDARD.encode(der.as_ref());
-        std::fs::write(&path, format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
-            .expect("the key's file");
+        write_key(&path, &key);
         let mut config = test_config();
         config.gateway.default_tenant = None;
         config.jwt.public_key_file = Some(path);
@@ -40,7 +46,7 @@ impl Site {
         config.jwt.audience = "causeway".to_owned();
         let clock = Clock::manual(NOW_S * 1000);
         let gateway = TestGateway::start_at(clock.clone(), config, Vec::new()).await;
-        Site { gateway, clock, key, _files: files }
+        Site { gateway, clock, key, files }
     }
 
     /// A token with these claims over the usual ones.
@@ -116,4 +122,30 @@ async fn a_stream_ends_with_the_jwt_that_opened_it() {
     // Nothing moves on the stream: the end of the credential alone ends it.
     let end = tokio::time::timeout(Duration::from_secs(5), follower.follow_to_end()).await;
     assert!(matches!(&end, Ok(RunEnd::Error(code)) if code == "unauthorized"), "{end:?}");
+}
+
+// Z-47: an issuer that rotates its key needs no restart of the gateway.
+#[tokio::test]
+async fn the_issuers_keys_are_read_again_when_their_file_changes() {
+    let mut site = Site::start().await;
+    let (path, runs) = (site.files.path().join("issuer.pem"), "/v1/federation/runs");
+    let before = site.token(&json!({}));
+    assert_eq!(site.status(&before, runs).await.0, 200);
+    // A file that holds no key changes nothing.
+    std::fs::write(&path, "no key").expect("written");
+    let said = "the changed keys of JWTs are not used";
+    site.gateway.until("/livez", |_| site.gateway.watch().written().contains(said)).await;
+    assert_eq!(site.status(&before, runs).await.0, 200);
+    site.key = Ed25519KeyPair::generate().expect("a key");
+    write_key(&path, &site.key);
+    let after = site.token(&json!({}));
+    let bearer = [("authorization", &*format!("Bearer {after}"))];
+    for _ in 0..250 {
+        if site.gateway.get_with(runs, &bearer).await.status == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await; // why: polling another party's HTTP API
+    }
+    assert_eq!(site.status(&after, runs).await.0, 200);
+    assert_eq!(site.status(&before, runs).await, (401, "unauthorized".to_owned()));
 }
