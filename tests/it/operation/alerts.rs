@@ -49,7 +49,7 @@ async fn a_peer_that_is_gone_is_told_of_until_it_is_back() {
         .until_metric("alerts{code=\"peer_unreachable\",severity=\"critical\"} ", |count| count == 0.0)
         .await;
     // The log has its beginning and its end, once each.
-    let heard = gateway.watch().heard();
+    let heard = gateway.watch().written();
     let lines = |what: &str| {
         let of_it =
             |line: &&str| line.contains(what) && line.contains("peer_unreachable") && line.contains("stk_b");

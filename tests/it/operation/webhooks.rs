@@ -89,7 +89,7 @@ async fn what_is_not_taken_is_sent_again_under_the_same_id_and_given_up_in_the_e
     hold(&gateway, false).await;
     receiver.until("four more", |posts| posts.len() == 8).await;
     gateway.until_metric(&metric("given_up"), |count| count == 1.0).await;
-    let heard = gateway.watch().heard();
+    let heard = gateway.watch().written();
     let line = heard.lines().find(|line| line.contains("a webhook was not told")).expect("a line in the log");
     assert!(line.contains("127.0.0.1") && line.contains("503") && !line.contains("of=tests"), "{line}");
 
@@ -167,7 +167,7 @@ async fn a_webhook_at_an_address_that_is_not_granted_is_never_dialled() {
     hold(&gateway, true).await;
     gateway.until_metric("alert_webhooks_total{outcome=\"given_up\"} ", |count| count == 2.0).await;
     assert!(receiver.posts().is_empty());
-    assert!(gateway.watch().heard().contains("loopback"), "the log says why");
+    assert!(gateway.watch().written().contains("loopback"), "the log says why");
 }
 
 // M-04
