@@ -17,7 +17,7 @@ pub(crate) fn run(data: &[u8]) {
 
 fn reference(input: &CursorInput<'_>) -> Option<u64> {
     let number = |text: &[u8]| {
-        let digits = (1..=20).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+        let digits = (1..=19).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
         let value = text.iter().fold(0u128, |sum, digit| {
             sum.saturating_mul(10).saturating_add(u128::from(digit.wrapping_sub(b'0')))
         });

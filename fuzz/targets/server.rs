@@ -38,7 +38,8 @@ pub(crate) fn run(data: &[u8]) {
         assert!(answer.starts_with(b"HTTP/1.") || answer.starts_with(b"PRI * HTTP/2"), "{:?}", head(&answer));
     }
     // An answer for each request and one for what was none: requests cannot be more than their first lines.
-    let asked = data.windows(7).filter(|bytes| bytes.eq_ignore_ascii_case(b"HTTP/1.")).count();
+    let sent: Vec<u8> = data.iter().copied().filter(|byte| *byte != 0xFF).collect();
+    let asked = sent.windows(7).filter(|bytes| bytes.eq_ignore_ascii_case(b"HTTP/1.")).count();
     let answered =
         answer.windows(10).filter(|bytes| bytes.starts_with(b"HTTP/1.1 ") && bytes[9] != b'1').count();
     assert!(answered <= asked + 1, "{answered} answers to {asked} requests");
