@@ -92,10 +92,12 @@ pub enum AttemptFact<'a> {
     NeverLeft,
     /// Timeout, reset or end of stream after bytes may have left.
     Interrupted,
-    /// A whole answer came.
+    /// An answer came.
     Answered {
         /// HTTP status.
         status: u16,
+        /// All of its body came, and can be read.
+        whole: bool,
         /// `error.code` of the body, when it has one.
         code: Option<&'a str>,
         /// A gateway said that nothing was started (`details.outcome`).
@@ -112,11 +114,13 @@ pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
         AttemptFact::NeverLeft => NotSent,
         AttemptFact::Interrupted if mutant("unknown_called_failed") => NotSent,
         AttemptFact::Interrupted => Unknown,
-        AttemptFact::Answered { status, code, not_started, has_run } => match status {
+        AttemptFact::Answered { status, whole, code, not_started, has_run } => match status {
             200..=299 if has_run => Forwarded,
             200..=299 => Unknown,
             425 | 429 => NotSent,
             408 => Unknown,
+            // What these mean stands in the body: it may have been one of the three below.
+            401 | 409 if !whole => Unknown,
             // Something on the way sent the request twice: the other one may have been served.
             401 if code == Some("signature_replayed") => Unknown,
             409 if code == Some("request_in_progress") => Unknown,
@@ -209,7 +213,7 @@ mod tests {
     use super::*;
 
     fn answered(status: u16) -> AttemptFact<'static> {
-        AttemptFact::Answered { status, code: None, not_started: false, has_run: false }
+        AttemptFact::Answered { status, whole: true, code: None, not_started: false, has_run: false }
     }
 
     #[test]
@@ -238,10 +242,12 @@ mod tests {
         ] {
             assert_eq!(classify(answered(status)), expected, "{status}");
         }
-        let run = AttemptFact::Answered { status: 201, code: None, not_started: false, has_run: true };
+        let run =
+            AttemptFact::Answered { status: 201, whole: true, code: None, not_started: false, has_run: true };
         assert_eq!(classify(run), Forwarded);
         let coded = |status, code| AttemptFact::Answered {
             status,
+            whole: true,
             code: Some(code),
             not_started: false,
             has_run: false,
@@ -252,7 +258,18 @@ mod tests {
         assert_eq!(classify(heard_before), Unknown, "what was heard before may have been served");
         let superseded = coded(409, PEER_ID_CONFLICT);
         assert_eq!(classify(superseded), NotSent, "the right process may come back");
-        let far = AttemptFact::Answered { status: 502, code: None, not_started: true, has_run: false };
+        for (status, expected) in [(401, Unknown), (409, Unknown), (404, Refused), (429, NotSent)] {
+            let cut = AttemptFact::Answered {
+                status,
+                whole: false,
+                code: None,
+                not_started: false,
+                has_run: false,
+            };
+            assert_eq!(classify(cut), expected, "{status} with a body that broke off");
+        }
+        let far =
+            AttemptFact::Answered { status: 502, whole: true, code: None, not_started: true, has_run: false };
         assert_eq!(classify(far), NotSent);
     }
 

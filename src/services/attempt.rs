@@ -134,6 +134,7 @@ impl Attempted {
         let error = PeerError::parse(&answer.body);
         let fact = AttemptFact::Answered {
             status: answer.status,
+            whole: answer.complete,
             code: error.code.as_deref(),
             not_started: error.not_started && peer.is_gateway(),
             has_run: run.is_some(),
