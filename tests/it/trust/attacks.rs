@@ -79,7 +79,7 @@ pub(crate) async fn every_credential_that_does_not_hold_gets_the_same_401() {
     let mut garbled = good.clone().into_bytes();
     garbled[20] ^= 1;
     let garbled = String::from_utf8(garbled).expect("ASCII");
-    let secret = good.split('_').nth(2).expect("a secret").to_owned();
+    let secret = good.splitn(3, '_').nth(2).expect("a secret").to_owned();
     let foreign = good.replacen("cw_", "xy_", 1);
     let bearer = |text: &str| format!("Bearer {text}");
     type Sent = Vec<(&'static str, String)>;
