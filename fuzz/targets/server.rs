@@ -11,6 +11,7 @@ use causeway::config::Config;
 use causeway::domain::id::TenantId;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
 
 const THREAD: &str = "fuzzed-gateway";
 /// The longest the gateway may be silent before we hang up: a stream that stays open is no fault.
@@ -106,6 +107,8 @@ fn serve() -> Served {
     config.gateway.default_tenant = TenantId::parse("tnt_demo").ok();
     let runtime = Builder::new_multi_thread().worker_threads(1).thread_name(THREAD).enable_all().build();
     let runtime = runtime.expect("a runtime");
+    // The fuzzer's `main` is not Rust's, which would have seen to it: a client that is gone is no end of all.
+    let _deaf = runtime.block_on(async { signal(SignalKind::pipe()) }).expect("a handler");
     let gateway = runtime.block_on(Gateway::start(config)).expect("the gateway starts");
     Served { address: gateway.address(), _gateway: gateway, _runtime: runtime, _data: data }
 }
