@@ -247,6 +247,11 @@ async fn an_introduction_is_heard_once_and_changes_nobody_who_is_known() {
     let key = some_key();
     let first = site.token("stk_one", &json!({ "public_key": key.public() }));
     introduce(&site.gateway, &first).await.expect(201);
+    // Under profile dev a peer without tenants is for all of them, and this one is for nobody yet.
+    let (_, alice) = operator.token("alice", &["runs:read"]).await;
+    let bearer = [("authorization", &*format!("Bearer {alice}"))];
+    site.gateway.get_with("/v1/federation/peers/stk_known", &bearer).await.expect(200);
+    site.gateway.get_with("/v1/federation/peers/stk_one", &bearer).await.expect(404);
     let before = operator.get("/v1/federation/peers?limit=100").await.expect(200).json["items"].take();
     for (what, token) in [
         ("a configured peer", site.token("stk_known", &json!({}))),
