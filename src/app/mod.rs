@@ -28,11 +28,13 @@ use crate::services::forward::Forwarder;
 use crate::services::hub::Hub;
 use crate::services::index_file::{self, IndexFileError};
 use crate::services::ingest::Ingest;
+use crate::services::introductions::Introductions;
 use crate::services::links::Links;
 use crate::services::pull::Pull;
 use crate::services::quota_gate::QuotaGate;
+use crate::services::recall::RosterError;
 use crate::services::reconcile;
-use crate::services::roster::{Roster, RosterError};
+use crate::services::roster::Roster;
 use crate::services::runs::Runs;
 use crate::services::sweep::Sweep;
 use crate::store::{DATABASE_FILE, OpenError, Quotas, Store, StoreError};
@@ -296,6 +298,7 @@ impl Parts {
         let services = Arc::new(Services {
             admission: admission.clone(),
             tokens: trust.tokens.clone(),
+            introductions: Introductions::new(&config.introductions, stack_id, &roster, clock),
             roster,
             own_keys: trust.own_keys.clone(),
             audit: trust.audit.clone(),

@@ -21,7 +21,7 @@ use crate::services::jwt::JwtVerifier;
 use crate::services::own_keys::{self, OwnKeys};
 use crate::services::peers::{PeerMaker, Peers};
 use crate::services::rates::{RateLimits, Rates};
-use crate::services::roster;
+use crate::services::recall;
 use crate::services::tokens::Tokens;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -65,7 +65,7 @@ impl Trust {
             metrics: Arc::clone(metrics),
             network: ground.network.clone(),
         });
-        roster::load(store, &peers, &config.peers).await?;
+        recall::load(store, &peers, &config.peers).await?;
         let tokens = Tokens::load(store, clock, entropy).await?;
         let audit = AuditLog::start(store, clock, metrics, tasks);
         let jwt = jwt(config)?;

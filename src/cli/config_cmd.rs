@@ -81,7 +81,7 @@ async fn check(args: &CheckArgs) -> Outcome {
     Ok(if is_well { Exit::Done } else { Exit::Failed })
 }
 
-/// Asks every peer there is now. A revoked one is as it should be, and is not asked.
+/// Asks every peer there is now. One that is revoked or only introduced is as it should be, and is not asked.
 async fn ask_peers(settings: &Settings, config: &Config) -> Result<Vec<Value>, Failure> {
     Reach::of(settings.clone())
         .within(None, async |api| {
@@ -89,16 +89,15 @@ async fn ask_peers(settings: &Settings, config: &Config) -> Result<Vec<Value>, F
             let mut asked = Vec::new();
             for peer in &known {
                 let id = text(peer, "/peer_id");
-                let peer = match text(peer, "/standing").as_str() {
-                    "revoked" => peer.clone(),
-                    _ => verified(api, &id).await?,
+                let is_out = |peer: &Value| {
+                    let standing = text(peer, "/standing");
+                    matches!(standing.as_str(), "revoked" | "introduced").then_some(standing)
                 };
-                let is_revoked = text(&peer, "/standing") == "revoked";
-                let (state, reason) = match is_revoked {
-                    true => ("revoked".to_owned(), text(&peer, "/standing_reason")),
-                    false => (text(&peer, "/health/state"), text(&peer, "/health/reason")),
+                let peer = if is_out(peer).is_some() { peer.clone() } else { verified(api, &id).await? };
+                let (ok, state, reason) = match is_out(&peer) {
+                    Some(standing) => (true, standing, text(&peer, "/standing_reason")),
+                    None => (is_healthy(&peer), text(&peer, "/health/state"), text(&peer, "/health/reason")),
                 };
-                let ok = is_revoked || is_healthy(&peer);
                 asked.push(json!({"peer_id": id, "ok": ok, "state": state, "reason": reason}));
             }
             let is_known = |id: &str| known.iter().any(|peer| text(peer, "/peer_id") == id);

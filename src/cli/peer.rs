@@ -18,7 +18,7 @@ use crate::domain::id::PeerId;
 pub(super) enum PeerCommand {
     /// Enrol a peer: from now on it is known by its key, and may do what is granted here
     Add(Box<AddArgs>),
-    /// Change an enrolled peer: the given keys only
+    /// Change an enrolled peer: the given keys only. Accepts one that a hub introduced
     Update(Box<UpdateArgs>),
     /// List the peers
     List(OperatorArgs),
@@ -208,6 +208,7 @@ async fn show(args: &OneArgs) -> Outcome {
         ("regions", "/grants/regions"),
         ("addresses", "/grants/allowed_addresses"),
         ("capabilities", "/capabilities"),
+        ("vouched by", "/vouched_by"),
         ("standing", "/standing"),
         ("because", "/standing_reason"),
     ] {

@@ -91,7 +91,7 @@ pub(super) fn outside(duration: Duration, least: Duration) -> Option<String> {
 }
 
 fn check_counts(config: &Config, draft: &mut Draft) {
-    let Config { server, forward, reader, audit, alerts, .. } = config;
+    let Config { server, forward, reader, introductions, audit, alerts, .. } = config;
     for (key, count, least, most) in [
         ("server.max_connections", server.max_connections as u64, 1, 1_000_000),
         ("server.max_connections_per_network", server.max_connections_per_network as u64, 1, 1_000_000),
@@ -103,6 +103,7 @@ fn check_counts(config: &Config, draft: &mut Draft) {
         ("reader.streams_per_peer", reader.streams_per_peer as u64, 1, 100_000),
         ("reader.connect_attempts", reader.connect_attempts.into(), 1, 20),
         ("reader.heal_span", reader.heal_span, 1, 1_000_000),
+        ("introductions.max_pending", introductions.max_pending as u64, 1, 1000),
         ("audit.checkpoint_records", audit.checkpoint_records, 1, 1_000_000),
         ("alerts.webhook_attempts", alerts.webhook_attempts.into(), 1, 20),
     ] {

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 use super::draft::Draft;
 use super::sections::Config;
 use super::source::{MAX_FILE_BYTES, read_text};
-use crate::domain::units::TextForm;
+use crate::domain::id::is_id;
+use crate::domain::units::{TextForm, quoted};
 use crate::http::options::TlsMode;
 use crate::services::audit_log::Sink;
 use crate::services::jwt::{JwtSetupError, JwtVerifier, MAX_LEEWAY};
 use crate::tls::{Authority, Identity, TlsError};
+
+/// Hubs in all: each is tried with an introduction.
+const MOST_HUBS: usize = 16;
 
 /// A key, and the file that is named there.
 type NamedFile<'a> = (&'static str, &'a Option<PathBuf>);
@@ -21,6 +25,7 @@ pub(super) fn check(config: &Config, draft: &mut Draft) {
     check_peering(config, draft);
     check_server_tls(config, draft);
     check_jwt(config, draft);
+    check_hubs(config, draft);
     if let Err(message) = Sink::parse(&config.audit.sink) {
         draft.refuse_checked("audit.sink", &message);
     }
@@ -129,6 +134,27 @@ fn check_jwt(config: &Config, draft: &mut Draft) {
         }
         (Some(file), None) => check_jwt_keys("jwt.public_key_file", file, config, draft),
         (None, Some(file)) => check_jwt_keys("jwt.jwks_file", file, config, draft),
+    }
+}
+
+/// Each hub has a name and a key of its own, and domains.
+fn check_hubs(config: &Config, draft: &mut Draft) {
+    let hubs = &config.introductions.hubs;
+    let mut refuse = |message: String| draft.refuse_checked("introductions.hubs", &message);
+    if hubs.len() > MOST_HUBS {
+        refuse(format!("at most {MOST_HUBS} hubs are allowed"));
+    }
+    for (index, hub) in hubs.iter().enumerate() {
+        let name = quoted(&hub.name);
+        if !is_id(&hub.name) {
+            refuse(format!("{name} is not a hub's name: write 1 to 128 visible ASCII characters"));
+        }
+        if hub.domains.is_empty() || !hub.domains.iter().all(|domain| is_id(domain)) {
+            refuse(format!("the hub {name} needs domains: name those it may introduce peers of"));
+        }
+        if hubs[..index].iter().any(|other| other.name == hub.name || other.public_key == hub.public_key) {
+            refuse(format!("the hub {name} has the name or the public_key of another: each has its own"));
+        }
     }
 }
 

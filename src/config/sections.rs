@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::http::options::ServerOptions;
 use crate::outbound::options::OutboundOptions;
 use crate::services::alert_options::AlertsOptions;
+use crate::services::introductions::IntroductionOptions;
 use crate::services::jwt::JwtOptions;
 use crate::services::options::{
     EventsOptions, ForwardOptions, GatewayOptions, ReaderOptions, RetentionOptions,
@@ -40,6 +41,8 @@ pub struct Config {
     pub peering: PeeringOptions,
     /// Which JWTs clients may bear.
     pub jwt: JwtOptions,
+    /// Which hubs may introduce peers.
+    pub introductions: IntroductionOptions,
     /// How much one caller may ask for.
     pub limits: LimitsOptions,
     /// The trail of decisions and changes.

@@ -202,7 +202,11 @@ impl Found<'_> {
                     "calls to peer {id} failed, so that it rests between probes. See its own log for why"
                 ),
             ),
-            LinkState::Unknown | LinkState::Connected | LinkState::Draining | LinkState::Revoked => return,
+            LinkState::Unknown
+            | LinkState::Connected
+            | LinkState::Draining
+            | LinkState::Revoked
+            | LinkState::Introduced => return,
         };
         let is_cut = matches!(peer.link, LinkState::Unreachable | LinkState::CircuitOpen);
         let severity = if peer.is_local && is_cut { Severity::Critical } else { Severity::Warning };

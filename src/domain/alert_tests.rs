@@ -55,7 +55,13 @@ fn a_peer_in_trouble_is_told_of_once_it_has_lasted() {
         assert_eq!(told(&observed(vec![peer(link, 59_999)])), []);
         assert_eq!(told(&observed(vec![peer(link, 60_000)])), one(code, Severity::Warning));
     }
-    for link in [LinkState::Unknown, LinkState::Connected, LinkState::Draining, LinkState::Revoked] {
+    for link in [
+        LinkState::Unknown,
+        LinkState::Connected,
+        LinkState::Draining,
+        LinkState::Revoked,
+        LinkState::Introduced,
+    ] {
         assert_eq!(told(&observed(vec![peer(link, DAY)])), [], "{link:?} is no trouble");
     }
     let mut local = peer(LinkState::Unreachable, DAY);

@@ -26,11 +26,13 @@ pub enum LinkState {
     Unreachable,
     /// An operator cut it off.
     Revoked,
+    /// A hub introduced it, and no operator has accepted it.
+    Introduced,
 }
 
 impl LinkState {
     /// Every state, for whoever must know them all.
-    pub const ALL: [LinkState; 8] = [
+    pub const ALL: [LinkState; 9] = [
         LinkState::Unknown,
         LinkState::Connected,
         LinkState::Draining,
@@ -39,6 +41,7 @@ impl LinkState {
         LinkState::Refused,
         LinkState::Unreachable,
         LinkState::Revoked,
+        LinkState::Introduced,
     ];
 
     /// The wire name.
@@ -52,6 +55,7 @@ impl LinkState {
             LinkState::Refused => "refused",
             LinkState::Unreachable => "unreachable",
             LinkState::Revoked => "revoked",
+            LinkState::Introduced => "introduced",
         }
     }
 }
@@ -86,6 +90,7 @@ impl LinkFacts {
     pub fn state(&self) -> LinkState {
         match (self.standing, self.health, self.circuit) {
             (Standing::Revoked, _, _) => LinkState::Revoked,
+            (Standing::Introduced, _, _) => LinkState::Introduced,
             (_, HealthState::Failing, _) if self.answered => LinkState::Refused,
             (_, HealthState::Failing, _) => LinkState::Unreachable,
             (_, _, Circuit::Open | Circuit::HalfOpen) | (_, HealthState::Open, _) => LinkState::CircuitOpen,
@@ -110,7 +115,7 @@ mod tests {
     fn what_is_worse_outweighs_what_is_better() {
         use Circuit::{Closed, HalfOpen, Open};
         use HealthState::{Degraded, Failing, Healthy, Unknown};
-        use Standing::{Active, Draining, Revoked};
+        use Standing::{Active, Draining, Introduced, Revoked};
         assert_eq!(word(Active, Healthy, true, Closed), "connected");
         assert_eq!(word(Active, Unknown, false, Closed), "unknown");
         assert_eq!(word(Draining, Healthy, true, Closed), "draining");
@@ -120,5 +125,6 @@ mod tests {
         assert_eq!(word(Active, Failing, false, Open), "unreachable");
         assert_eq!(word(Draining, Failing, true, Closed), "refused");
         assert_eq!(word(Revoked, Healthy, true, Closed), "revoked");
+        assert_eq!(word(Introduced, Unknown, false, Closed), "introduced");
     }
 }

@@ -70,6 +70,8 @@ pub enum Standing {
     Draining,
     /// It is cut off.
     Revoked,
+    /// A hub introduced it, and no operator has accepted it: it takes no part yet.
+    Introduced,
 }
 
 impl Standing {
@@ -79,12 +81,13 @@ impl Standing {
             Standing::Active => "active",
             Standing::Draining => "draining",
             Standing::Revoked => "revoked",
+            Standing::Introduced => "introduced",
         }
     }
 
     /// The standing of this name.
     pub fn find(name: &str) -> Option<Self> {
-        [Standing::Active, Standing::Draining, Standing::Revoked]
+        [Standing::Active, Standing::Draining, Standing::Revoked, Standing::Introduced]
             .into_iter()
             .find(|standing| standing.as_str() == name)
     }
@@ -198,6 +201,8 @@ pub struct Object<'a> {
 pub enum Rule {
     /// The peer was cut off.
     PeerRevoked,
+    /// The peer was introduced only.
+    PeerIntroduced,
     /// The peer takes nothing new.
     PeerDraining,
     /// The boundary between domains.
@@ -221,6 +226,7 @@ impl Rule {
     pub fn as_str(self) -> &'static str {
         match self {
             Rule::PeerRevoked => "peer_revoked",
+            Rule::PeerIntroduced => "peer_introduced",
             Rule::PeerDraining => "peer_draining",
             Rule::FederationBoundary => "federation_boundary",
             Rule::OperationNotGranted => "operation_not_granted",
@@ -347,6 +353,10 @@ fn region_of<'a>(object: Object<'a>, runner: Option<PeerFacts<'a>>) -> Option<&'
 fn check_standing(peer: PeerFacts<'_>, begins: bool) -> Result<(), Denial> {
     match peer.standing {
         Standing::Revoked => deny(Rule::PeerRevoked, format!("peer `{}` is revoked", peer.id)),
+        Standing::Introduced => deny(
+            Rule::PeerIntroduced,
+            format!("peer `{}` was introduced by a hub, and no operator has accepted it", peer.id),
+        ),
         Standing::Draining if begins => {
             deny(Rule::PeerDraining, format!("peer `{}` is drained: it takes nothing new", peer.id))
         }

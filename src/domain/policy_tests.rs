@@ -129,6 +129,8 @@ fn standing_comes_first() {
     for (standing, action, expected) in [
         (Standing::Revoked, Action::ReadEvents, Err(Rule::PeerRevoked)),
         (Standing::Revoked, Action::CreateRun, Err(Rule::PeerRevoked)),
+        (Standing::Introduced, Action::ReadEvents, Err(Rule::PeerIntroduced)),
+        (Standing::Introduced, Action::CreateRun, Err(Rule::PeerIntroduced)),
         (Standing::Draining, Action::CreateRun, Err(Rule::PeerDraining)),
         (Standing::Draining, Action::ReadEvents, Ok(())),
         (Standing::Draining, Action::CancelRun, Ok(())),

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State as Shared};
-use axum::http::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use axum::http::Extensions;
+use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -19,7 +20,7 @@ use crate::services::rates;
 
 /// Lets a request on to its handler once its caller is known.
 pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
-    let arrival = arrival_of(&state, &request);
+    let arrival = arrival_of(&state, request.extensions(), request.headers());
     let correlation_id = request
         .extensions()
         .get::<Context>()
@@ -94,12 +95,12 @@ fn refuse_page(state: &State, correlation_id: &str, reason: &str) -> Response {
 }
 
 /// Where a request came in; where nobody said, by the front door.
-fn arrival_of(state: &State, request: &Request) -> Arrival {
-    let arrival = request.extensions().get::<Arc<Arrival>>().map(|arrival| (**arrival).clone());
+pub(super) fn arrival_of(state: &State, extensions: &Extensions, sent: &HeaderMap) -> Arrival {
+    let arrival = extensions.get::<Arc<Arrival>>().map(|arrival| (**arrival).clone());
     let mut arrival = arrival.unwrap_or(Arrival { door: Door::Public, address: None, certificate: None });
     if let Some(connection) = arrival.address.filter(|_| arrival.door == Door::Public) {
         let is_proxy = |address: IpAddr| state.options.is_trusted_proxy(address);
-        arrival.address = Some(client_address(connection, request.headers(), is_proxy));
+        arrival.address = Some(client_address(connection, sent, is_proxy));
     }
     arrival
 }

@@ -201,17 +201,19 @@ pub(super) async fn read_body(
     limit: usize,
     timeout: Duration,
 ) -> Result<Bytes, Problem> {
+    let bytes = collect(sent, body, limit, timeout).await?;
+    known.check_body(&bytes)?;
+    Ok(bytes)
+}
+
+async fn collect(sent: &HeaderMap, body: Body, limit: usize, timeout: Duration) -> Result<Bytes, Problem> {
     if sent.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         let message = "send the body without Content-Encoding";
         return Err(Problem::new(ErrorCode::UnsupportedMediaType, message).with("header", "content-encoding"));
     }
     let read = Limited::new(body, limit).collect();
     match tokio::time::timeout(timeout, read).await {
-        Ok(Ok(collected)) => {
-            let bytes = collected.to_bytes();
-            known.check_body(&bytes)?;
-            Ok(bytes)
-        }
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
             let message = format!("the body may have at most {limit} bytes");
             Err(Problem::new(ErrorCode::PayloadTooLarge, message).with("limit_bytes", limit))
@@ -236,11 +238,26 @@ pub(super) async fn read_json<T: serde::de::DeserializeOwned>(
     body: Body,
 ) -> Result<T, Problem> {
     let bytes = read_body((known, sent), body, state.options.max_body, state.options.body_timeout).await?;
+    parse_json(sent, &bytes)
+}
+
+/// The same, of somebody who shows no credential and has signed nothing.
+pub(super) async fn read_strangers_json<T: serde::de::DeserializeOwned>(
+    state: &State,
+    sent: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<T, Problem> {
+    let limit = limit.min(state.options.max_body);
+    parse_json(sent, &collect(sent, body, limit, state.options.body_timeout).await?)
+}
+
+fn parse_json<T: serde::de::DeserializeOwned>(sent: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
     let is_empty = bytes.trim_ascii().is_empty();
     if !is_empty {
         require_json(sent).map_err(|ApiError(problem)| problem)?;
     }
-    let text: &[u8] = if is_empty { b"{}" } else { &bytes };
+    let text: &[u8] = if is_empty { b"{}" } else { bytes };
     serde_json::from_slice(text).map_err(|error| {
         let code = if error.is_data() { ErrorCode::InvalidRequest } else { ErrorCode::InvalidJson };
         let reason = limits::clean_reason(&error.to_string());

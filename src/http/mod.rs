@@ -8,6 +8,7 @@ mod extract;
 mod forwards;
 mod guard;
 mod ingest;
+mod introductions;
 mod layers;
 mod monitoring;
 pub mod openapi;

@@ -177,7 +177,9 @@ pub(super) async fn show(
 fn may_see(known: &Known, peer: &Peer) -> bool {
     match &known.who {
         Who::Operator { .. } | Who::Unproven => true,
-        Who::Client(client) => peer.enrolment.grants.has_tenant(client.tenant.as_str()),
+        Who::Client(client) => {
+            !peer.options.awaits_acceptance() && peer.enrolment.grants.has_tenant(client.tenant.as_str())
+        }
         Who::Peer(own) => own.id() == peer.id(),
     }
 }
@@ -205,6 +207,7 @@ fn view(state: &State, known: &Known, peer: &Peer) -> Value {
         // Our own words, and what the peer calls them, are not for the peer.
         shown["grants"]["tenants"] = Value::from(grants.tenants.as_slice());
         shown["grants"]["tenant_names"] = serde_json::to_value(&grants.tenant_names).unwrap_or_default();
+        shown["vouched_by"] = Value::from(peer.options.vouched_by.as_str());
         shown["entry"] = serde_json::to_value(&peer.options).unwrap_or_default();
     }
     shown

@@ -14,7 +14,8 @@ use super::error::ApiError;
 use super::extract::{method_not_allowed, other_method};
 use super::state::{Services, State};
 use super::{
-    events, forwards, ingest, layers, monitoring, openapi, operators, ops, orchestrator, peers, runs,
+    events, forwards, ingest, introductions, layers, monitoring, openapi, operators, ops, orchestrator,
+    peers, runs,
 };
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
@@ -29,6 +30,7 @@ pub const ROUTES: &[&str] = &[
     "GET /v1/peer/capabilities",
     "GET /v1/federation/peers",
     "POST /v1/federation/peers",
+    "POST /v1/federation/peers:introduce",
     "GET /v1/federation/peers/{peer_id}",
     "PUT /v1/federation/peers/{peer_id}",
     "DELETE /v1/federation/peers/{peer_id}",
@@ -78,7 +80,7 @@ pub const ROUTES: &[&str] = &[
 pub fn router(services: Arc<Services>) -> Router {
     let is_whole = services.options.admin_listen.is_none();
     let mut known = federation().merge(orchestrator_face());
-    let mut open = open_to_all();
+    let mut open = open_to_all().merge(introductions());
     if is_whole {
         known = known.merge(operators());
         let is_open = services.admission.profile() == Profile::Dev;
@@ -169,6 +171,11 @@ fn open_to_all() -> Router<State> {
         .route("/v1/health", get(ops::orchestrator_health))
         .route("/openapi.json", get(openapi::serve_json))
         .route("/openapi.yaml", get(openapi::serve_yaml))
+}
+
+/// For hubs: what they show stands in the body.
+fn introductions() -> Router<State> {
+    Router::new().route("/v1/federation/peers:introduce", post(introductions::introduce))
 }
 
 fn metrics() -> Router<State> {

@@ -18,6 +18,7 @@ use crate::services::deliveries::Deliveries;
 use crate::services::follow::Follow;
 use crate::services::forward::Forwarder;
 use crate::services::ingest::Ingest;
+use crate::services::introductions::Introductions;
 use crate::services::links::Links;
 use crate::services::own_keys::OwnKeys;
 use crate::services::peers::Peers;
@@ -56,6 +57,8 @@ pub struct Services {
     pub tokens: Tokens,
     /// Who takes part.
     pub roster: Roster,
+    /// Takes the word of hubs for who is to take part.
+    pub introductions: Introductions,
     /// The gateway's own keys.
     pub own_keys: OwnKeys,
     /// The trail.

@@ -37,6 +37,9 @@ use crate::tasks::Tasks;
 pub use super::credentials::{AdmissionRules, Head};
 pub use crate::domain::policy::{Action, Object};
 
+/// What a credential is checked for, as the audit names it.
+const AUTHENTICATE: &str = "authenticate";
+
 /// Which way an act between this gateway and a peer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -104,13 +107,11 @@ impl Admission {
 
     /// Finds out who calls, from the credential a request shows, and counts the request.
     pub async fn authenticate(&self, arrival: &Arrival, head: Head<'_>) -> Result<Identity, Problem> {
-        if let Some(problem) = self.too_many_failures(arrival, head) {
-            return Err(problem);
+        if is_costly(head.headers) {
+            self.hear(arrival)?;
         }
-        let found = match self.shared.gate.identify(arrival, head).await {
-            Ok(found) => found,
-            Err(problem) => return Err(self.refuse_unproven(arrival, head, problem)),
-        };
+        let refuse = |problem| self.refuse_unproven(arrival, AUTHENTICATE, head.correlation_id, problem);
+        let found = self.shared.gate.identify(arrival, head).await.map_err(refuse)?;
         let text = |name: &str| Some(head.headers.get(name)?.to_str().unwrap_or("").to_owned());
         let mut identity = Identity {
             tenant: text(headers::TENANT),
@@ -123,7 +124,7 @@ impl Admission {
             Err(exceeded) => {
                 self.shared.metrics.backpressure.get_or_create(&Reason { reason: "rate" }).inc();
                 let subject = identity.who.subject();
-                self.note_refusal(head, subject, ErrorCode::RateLimited);
+                self.note_refusal(subject, AUTHENTICATE, head.correlation_id, ErrorCode::RateLimited);
                 let facts = super::rates::headers([&exceeded.allowance]);
                 return Err(Problem::new(ErrorCode::RateLimited, exceeded.to_string())
                     .with("limit", exceeded.allowance.kind.as_str())
@@ -134,10 +135,11 @@ impl Admission {
         Ok(identity)
     }
 
-    /// A network that failed to log in too often is not worth a signature's check.
-    fn too_many_failures(&self, arrival: &Arrival, head: Head<'_>) -> Option<Problem> {
-        let address = arrival.address.filter(|_| arrival.door == Door::Public && is_costly(head.headers))?;
-        self.shared.rates.peek(&RateKey::address(address)).err().map(|exceeded| failed_too_often(&exceeded))
+    /// A network that failed to prove itself too often is not worth a signature's check.
+    pub fn hear(&self, arrival: &Arrival) -> Result<(), Problem> {
+        let Some(address) = arrival.address.filter(|_| arrival.door == Door::Public) else { return Ok(()) };
+        let peeked = self.shared.rates.peek(&RateKey::address(address));
+        peeked.map(drop).map_err(|exceeded| failed_too_often(&exceeded))
     }
 
     fn count(&self, identity: &Identity) -> Result<Vec<Allowance>, Exceeded> {
@@ -176,12 +178,18 @@ impl Admission {
     }
 
     /// Counts and audits the refusal of a credential; too many from one network, and it hears no more.
-    fn refuse_unproven(&self, arrival: &Arrival, head: Head<'_>, problem: Problem) -> Problem {
+    pub fn refuse_unproven(
+        &self,
+        arrival: &Arrival,
+        action: &str,
+        correlation_id: &str,
+        problem: Problem,
+    ) -> Problem {
         let reason = Reason { reason: problem.code.as_str() };
         self.shared.metrics.refusals.get_or_create(&reason).inc();
         let unknown = || "unknown".to_owned();
         let subject = arrival.address.map_or_else(unknown, |address| format!("address:{address}"));
-        self.note_refusal(head, subject, problem.code);
+        self.note_refusal(subject, action, correlation_id, problem.code);
         match arrival.address.map(|address| self.shared.rates.check(&RateKey::address(address))) {
             Some(Err(exceeded)) => failed_too_often(&exceeded),
             _ => problem,
@@ -189,11 +197,11 @@ impl Admission {
     }
 
     /// Notes a refusal that anybody can cause as often as they like: so many a second, the others counted.
-    fn note_refusal(&self, head: Head<'_>, subject: String, code: ErrorCode) {
+    fn note_refusal(&self, subject: String, action: &str, correlation_id: &str, code: ErrorCode) {
         self.shared.audit.note_unproven(NewAudit {
-            correlation_id: head.correlation_id.to_owned(),
+            correlation_id: correlation_id.to_owned(),
             subject,
-            action: "authenticate".to_owned(),
+            action: action.to_owned(),
             outcome: "refused".to_owned(),
             reason: code.as_str().to_owned(),
             ..NewAudit::default()

@@ -18,7 +18,6 @@ use super::sweep::Sweep;
 use super::webhook::{Message, Queues, Webhooks};
 use crate::clock::{millis, rfc3339};
 use crate::domain::alert::{Alert, AlertCode, LogTrouble, Observations, PeerSeen, Severity, judge};
-use crate::domain::policy::Standing;
 use crate::entropy::Entropy;
 use crate::metrics::AlertLabels;
 use crate::store::{ForwardTrouble, StoreError};
@@ -150,7 +149,7 @@ impl Shared {
         let shown_to_clients = certificates.iter().find(|(name, _)| *name == "clients");
         sweep.metrics.certificate_expires.set(shown_to_clients.map_or(0, |(_, ends_ms)| ends_ms / 1000));
         let links = links.all();
-        let taking_part = links.iter().filter(|link| link.peer.standing() != Standing::Revoked);
+        let taking_part = links.iter().filter(|link| link.peer.takes_part());
         let peers = taking_part.map(|link| {
             let id = link.peer.id().as_str();
             seen(link, stuck.remove(id), expired.remove(id))

@@ -21,7 +21,7 @@ use super::tokens::Tokens;
 use crate::clock::Clock;
 use crate::domain::api_token;
 use crate::domain::id::{PeerId, TenantId};
-use crate::domain::policy::Policy;
+use crate::domain::policy::{Policy, Standing};
 use crate::domain::succession::Succession;
 use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
@@ -279,7 +279,13 @@ fn not_enrolled() -> Problem {
 }
 
 fn not_allowed(peer: &Peer) -> Problem {
-    Problem::new(ErrorCode::PeerNotAllowed, format!("peer `{}` is revoked here", peer.id()))
+    let message = match peer.standing() {
+        Standing::Introduced => {
+            format!("peer `{}` was introduced here; its operator has not accepted it", peer.id())
+        }
+        _ => format!("peer `{}` is revoked here", peer.id()),
+    };
+    Problem::new(ErrorCode::PeerNotAllowed, message)
 }
 
 fn two_instances(peer: &Peer) -> Problem {

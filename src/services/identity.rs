@@ -24,7 +24,7 @@ pub const PEER_PRINCIPAL: &str = "peer:";
 
 /// True for a principal that the audit would take for somebody else than a client.
 pub(super) fn is_reserved(principal: &PrincipalId) -> bool {
-    [PEER_PRINCIPAL, "operator:", "gateway:", "address:"]
+    [PEER_PRINCIPAL, "operator:", "gateway:", "address:", "hub:"]
         .iter()
         .any(|prefix| principal.as_str().starts_with(prefix))
 }

@@ -248,13 +248,7 @@ impl JwtVerifier {
         if claims.get("iss").and_then(Value::as_str) != Some(&self.options.issuer) {
             return Err(JwtError::Issuer);
         }
-        let ours = |value: &Value| value.as_str() == Some(&self.options.audience);
-        let for_us = match claims.get("aud") {
-            Some(Value::Array(audiences)) => audiences.iter().any(ours),
-            Some(audience) => ours(audience),
-            None => false,
-        };
-        if for_us { Ok(()) } else { Err(JwtError::Audience) }
+        if is_for(claims, &self.options.audience) { Ok(()) } else { Err(JwtError::Audience) }
     }
 
     /// Returns when the token ends.
@@ -277,9 +271,19 @@ fn read_keys(files: &[FileBytes], read: fn(&str) -> Result<KeySet, KeyError>) ->
     read(file.text()?).map_err(|error| file.fault(error.to_string()))
 }
 
+/// True for a token whose audience is this one, or has it among others.
+pub(super) fn is_for(claims: &Map<String, Value>, audience: &str) -> bool {
+    let ours = |value: &Value| value.as_str() == Some(audience);
+    match claims.get("aud") {
+        Some(Value::Array(audiences)) => audiences.iter().any(ours),
+        Some(audience) => ours(audience),
+        None => false,
+    }
+}
+
 /// The claims, when the signature is `key`'s. The library checks only that: its other checks read the clock
 /// themselves and pass over claims that are missing.
-fn signed_claims(token: &str, key: &VerifyingKey) -> Result<Map<String, Value>, JwtError> {
+pub(super) fn signed_claims(token: &str, key: &VerifyingKey) -> Result<Map<String, Value>, JwtError> {
     let (message, signature) = token.rsplit_once('.').ok_or(JwtError::Malformed)?;
     let (_, payload) = message.rsplit_once('.').ok_or(JwtError::Malformed)?;
     let good = verify(signature, message.as_bytes(), &key.key, key.algorithm);
@@ -291,7 +295,7 @@ fn signed_claims(token: &str, key: &VerifyingKey) -> Result<Map<String, Value>, 
 }
 
 /// A NumericDate (seconds, perhaps with a fraction) in milliseconds.
-fn date_ms(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, JwtError> {
+pub(super) fn date_ms(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, JwtError> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     if let Some(seconds) = value.as_i64() {
         return Ok(Some(seconds.saturating_mul(1000)));

@@ -28,6 +28,8 @@ mod pulse;
 pub mod identity;
 pub mod peers;
 
+pub mod recall;
+
 pub mod tickets;
 pub mod tokens;
 
@@ -65,6 +67,8 @@ mod webhook;
 pub mod alerts;
 
 pub mod roster;
+
+pub mod introductions;
 
 #[cfg(test)]
 mod jwt_samples;

@@ -152,9 +152,9 @@ impl Peer {
         &self.gone
     }
 
-    /// True unless it was revoked.
+    /// True unless it was revoked, or only introduced.
     pub fn takes_part(&self) -> bool {
-        self.standing() != Standing::Revoked
+        matches!(self.standing(), Standing::Active | Standing::Draining)
     }
 
     /// Whether it takes part, now.

@@ -102,6 +102,9 @@ pub struct PeerOptions {
     /// Requests it may make here, such as `200/s burst 400`. Left out or empty: `limits.peer`.
     #[serde(default, with = "units::optional_text")]
     pub rate: Option<Rate>,
+    /// The hub that introduced it; kept by the gateway, so that nobody writes it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub vouched_by: String,
     /// What the file held at start.
     #[serde(skip)]
     pub token: Option<Secret>,
@@ -143,6 +146,7 @@ impl PeerOptions {
             regions: all(),
             allowed_addresses: Vec::new(),
             rate: None,
+            vouched_by: String::new(),
             token: None,
         }
     }
@@ -174,6 +178,11 @@ impl PeerOptions {
     /// True when it can prove who it is, so that it may come in.
     pub fn has_identity(&self) -> bool {
         self.public_key.is_some() || self.certificate.is_some() || !self.tls_name.is_empty()
+    }
+
+    /// True from its introduction until an operator says what may be done with it.
+    pub fn awaits_acceptance(&self) -> bool {
+        !self.vouched_by.is_empty() && self.operations.is_empty()
     }
 
     /// True when it may do something here.
@@ -245,8 +254,7 @@ pub fn check(options: &PeerOptions, profile: Profile) -> Result<(), (&'static st
 /// Every key of an entry that is wrong by itself, and why.
 pub fn mistakes(options: &PeerOptions, profile: Profile) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if options.comes_in() && !options.peer_id.as_str().bytes().all(is_plain) {
+    if options.comes_in() && !has_plain_id(options) {
         let message = "a peer that comes in has an id of letters, digits, `.`, `_` and `-`";
         found.push(("peer_id", message.to_owned()));
     }
@@ -279,6 +287,12 @@ pub fn mistakes(options: &PeerOptions, profile: Profile) -> Vec<(&'static str, S
         found.extend(unsafe_settings(options));
     }
     found
+}
+
+/// True for an id that stands in a header and in the principals of its callers as it is.
+pub(super) fn has_plain_id(options: &PeerOptions) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    options.peer_id.as_str().bytes().all(is_plain)
 }
 
 /// What is wrong with the names that the peer has for tenants, beside those it is granted.

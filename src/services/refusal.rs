@@ -91,7 +91,7 @@ pub(super) fn signature(error: SignatureError) -> Problem {
 /// Policy's no, in the words of the wire.
 pub(super) fn denied(denial: &Denial) -> Problem {
     let code = match denial.rule {
-        Rule::PeerRevoked => ErrorCode::PeerNotAllowed,
+        Rule::PeerRevoked | Rule::PeerIntroduced => ErrorCode::PeerNotAllowed,
         Rule::PeerDraining => ErrorCode::Draining,
         Rule::FederationBoundary => ErrorCode::FederationBoundary,
         Rule::InsufficientScope => ErrorCode::InsufficientScope,

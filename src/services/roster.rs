@@ -17,10 +17,9 @@ use crate::domain::policy::{Object, Standing, Subject, decide};
 use crate::domain::succession::Succession;
 use crate::entropy::Entropy;
 use crate::mutants::mutant;
-use crate::outbound::BuildError;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
-use crate::store::{PeerEntry, Store, StoreError};
+use crate::store::{PeerEntry, Store};
 use crate::tasks::Tasks;
 
 pub use crate::store::Actor;
@@ -28,16 +27,8 @@ pub use crate::store::Actor;
 /// Keys learned of one peer; more are refused until it is enrolled anew.
 const LEARNED_KEYS: usize = 16;
 
-/// Why the roster cannot be read at start.
-#[derive(Debug, thiserror::Error)]
-pub enum RosterError {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A peer's client.
-    #[error(transparent)]
-    Client(#[from] BuildError),
-}
+/// When it is worth asking again whether an operator has looked at those that wait.
+const PENDING_RETRY: Duration = Duration::from_secs(600);
 
 /// Keeps the roster, cheap to clone.
 #[derive(Clone)]
@@ -57,46 +48,8 @@ struct Shared {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// Fills the table with the configured peers and the enrolled ones, as they were left.
-pub async fn load(store: &Store, peers: &Peers, configured: &[PeerOptions]) -> Result<(), RosterError> {
-    let entries = store.peer_entries().await?;
-    let decided = |id: &PeerId| entries.iter().find(|entry| entry.peer_id == *id);
-    for options in configured {
-        let mut enrolment = peers.maker().enrolment(options.clone(), true);
-        if let Some(entry) = decided(&options.peer_id) {
-            recall(&mut enrolment, entry);
-        }
-        peers.put(peers.prepare(enrolment)?);
-    }
-    for entry in
-        entries.iter().filter(|entry| !entry.entry.is_empty() && peers.find(&entry.peer_id).is_none())
-    {
-        let read = serde_json::from_str::<PeerOptions>(&entry.entry).map_err(|error| error.to_string());
-        let options = match read.and_then(|mut options| options.read_token().map(|()| options)) {
-            Ok(options) => options,
-            Err(error) => {
-                tracing::error!(peer.id = %entry.peer_id, error, "an enrolled peer cannot be used");
-                continue;
-            }
-        };
-        let mut enrolment = peers.maker().enrolment(options, false);
-        recall(&mut enrolment, entry);
-        peers.put(peers.prepare(enrolment)?);
-    }
-    Ok(())
-}
-
-/// What was decided of a peer before.
-fn recall(enrolment: &mut Enrolment, entry: &PeerEntry) {
-    if !mutant("revocation_forgotten") {
-        enrolment.standing = Standing::find(&entry.state).unwrap_or(Standing::Revoked);
-    }
-    enrolment.reason.clone_from(&entry.reason);
-    enrolment.learned = serde_json::from_str(&entry.keys).unwrap_or_default();
-}
-
 impl Roster {
-    /// Over the peers that [`load`] put in place.
+    /// Over the peers that [`super::recall::load`] put in place.
     pub fn new(
         (store, admission): (Store, Admission),
         (peers, pull): (Peers, Pull),
@@ -169,6 +122,10 @@ impl Roster {
     /// Enrols a peer, or repeats an enrolment word for word.
     pub async fn enrol(&self, options: PeerOptions, by: &Actor) -> Result<Arc<Peer>, Problem> {
         let _changing = self.shared.changing.lock().await;
+        if !options.vouched_by.is_empty() {
+            let message = "only an introduction says who vouched for a peer: leave it out";
+            return Err(Problem::new(ErrorCode::InvalidRequest, message).with("field", "vouched_by"));
+        }
         if let Some(known) = self.shared.peers.find(&options.peer_id) {
             if known.options == options {
                 return Ok(known);
@@ -184,22 +141,62 @@ impl Roster {
         self.keep(enrolment, by, "peer.enrol").await
     }
 
-    /// Changes an enrolled peer's entry. Its standing and the keys it led to stay, unless its key is another.
-    pub async fn update(&self, options: PeerOptions, by: &Actor) -> Result<Arc<Peer>, Problem> {
+    /// Keeps a peer that a hub vouches for, until an operator accepts it: nobody calls it, and it may do nothing.
+    /// An introduction is heard once, whatever comes of it; when too many peers wait, it is not heard yet.
+    pub async fn introduce(
+        &self,
+        options: PeerOptions,
+        (jti, until_ms): (&str, i64),
+        max_pending: usize,
+        by: &Actor,
+    ) -> Result<Arc<Peer>, Problem> {
+        let _changing = self.shared.changing.lock().await;
+        let all = self.shared.peers.all();
+        if all.iter().filter(|peer| peer.standing() == Standing::Introduced).count() >= max_pending {
+            let message = format!("{max_pending} introduced peers wait for an operator: no more are taken");
+            return Err(Problem::new(ErrorCode::Busy, message).retry_after(PENDING_RETRY));
+        }
+        if !self.shared.store.keep_nonce(&by.subject, jti, until_ms).await? {
+            let message = "the introduction was used before: the hub makes another, with another `jti`";
+            return Err(Problem::new(ErrorCode::SignatureReplayed, message));
+        }
+        if let Some(known) = self.shared.peers.find(&options.peer_id) {
+            let message =
+                format!("peer `{}` is known already: an introduction changes nothing of it", known.id());
+            return Err(Problem::new(ErrorCode::PeerIdConflict, message).with("field", "peer_id"));
+        }
+        let mut enrolment = self.shared.peers.maker().enrolment(options, false);
+        enrolment.standing = Standing::Introduced;
+        self.check_place(&enrolment, by)?;
+        self.keep(enrolment, by, "peer.introduce").await
+    }
+
+    /// Changes an enrolled peer's entry. Its standing and the keys it led to stay, unless its key is another; one
+    /// that was introduced is accepted with it.
+    pub async fn update(&self, mut options: PeerOptions, by: &Actor) -> Result<Arc<Peer>, Problem> {
         let _changing = self.shared.changing.lock().await;
         let known = self.find(&options.peer_id)?;
         if known.enrolment.is_configured {
             return Err(configured(&known));
         }
+        options.vouched_by.clone_from(&known.options.vouched_by);
+        if options.awaits_acceptance() {
+            let message = "say what may be done with a peer that was introduced: `operations` is empty";
+            return Err(Problem::new(ErrorCode::InvalidRequest, message).with("field", "operations"));
+        }
         let mut enrolment = self.shared.peers.maker().enrolment(options, false);
         let decided = known.decided();
-        enrolment.standing = decided.standing;
-        enrolment.reason.clone_from(&decided.reason);
+        let is_accepted = decided.standing == Standing::Introduced;
+        if !is_accepted {
+            enrolment.standing = decided.standing;
+            enrolment.reason.clone_from(&decided.reason);
+        }
         if enrolment.options.public_key == known.options.public_key {
             enrolment.learned = decided.learned;
         }
         self.check(&enrolment, by)?;
-        self.keep(enrolment, by, "peer.update").await
+        let action = if is_accepted { "peer.accept" } else { "peer.update" };
+        self.keep(enrolment, by, action).await
     }
 
     /// Revokes, drains or reinstates a peer.
@@ -212,6 +209,10 @@ impl Roster {
     ) -> Result<Arc<Peer>, Problem> {
         let _changing = self.shared.changing.lock().await;
         let known = self.find(id)?;
+        if standing != Standing::Revoked && known.options.awaits_acceptance() {
+            let message = format!("peer `{id}` was introduced: accept it first, with PUT and what it may do");
+            return Err(Problem::new(ErrorCode::Conflict, message).with("field", "operations"));
+        }
         let mut enrolment = known.decided();
         let before = std::mem::replace(&mut enrolment.standing, standing);
         reason.clone_into(&mut enrolment.reason);
@@ -219,6 +220,7 @@ impl Roster {
             Standing::Active => "peer.reinstate",
             Standing::Draining => "peer.drain",
             Standing::Revoked => "peer.revoke",
+            Standing::Introduced => "peer.introduce",
         };
         if before == Standing::Revoked || standing == Standing::Revoked {
             return self.keep(enrolment, by, action).await;
@@ -317,11 +319,17 @@ impl Roster {
         })
     }
 
-    /// The boundary between domains holds for those that are enrolled as for those that come in.
+    /// What must hold of an entry that an operator makes.
     fn check(&self, enrolment: &Enrolment, by: &Actor) -> Result<(), Problem> {
         super::peer_options::check(&enrolment.options, self.shared.peers.maker().profile).map_err(
             |(field, message)| Problem::new(ErrorCode::InvalidRequest, message).with("field", field),
         )?;
+        self.check_place(enrolment, by)
+    }
+
+    /// What must hold of an entry beside this gateway and the other peers. The boundary between domains holds for
+    /// those that are enrolled as for those that come in.
+    fn check_place(&self, enrolment: &Enrolment, by: &Actor) -> Result<(), Problem> {
         let options = &enrolment.options;
         let keys_of = |peer: &Peer| options.public_key.is_some_and(|key| peer.keys().contains(&key));
         let pin_of = |peer: &Peer| options.certificate.is_some_and(|pin| peer.pins().contains(&pin));

@@ -16,7 +16,7 @@ pub struct PeerEntry {
     pub peer_id: PeerId,
     /// JSON of an enrolled peer; empty for one that the configuration file names.
     pub entry: String,
-    /// `active`, `draining` or `revoked`.
+    /// `active`, `draining`, `revoked` or `introduced`.
     pub state: String,
     /// Why it is in this state.
     pub reason: String,

@@ -701,6 +701,26 @@ fn keys_certificates_and_issuers_fit_together_or_are_told() {
         ),
         ("[jwt]\nleeway = '6m'", "jwt.leeway: 6m is not allowed: it must be at most 5m"),
         ("[jwt]\ntenant_claim = ''", "jwt.tenant_claim: \"\" is not a claim"),
+        // R-14
+        ("[introductions]\nmax_pending = 0", "introductions.max_pending: 0 is not allowed"),
+        ("[introductions]\nhubs = ['hub']", ":2:1: introductions.hubs: "),
+        (
+            "[introductions]\nhubs = [{ name = 'hub', public_key = 'ed25519:x', domains = ['a'] }]",
+            "introductions.hubs: \"ed25519:x\" is not a public key",
+        ),
+        (
+            "[introductions]\nhubs = [{ name = 'a b', public_key = 'ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo', domains = ['a'] }]",
+            "is not a hub's name",
+        ),
+        (
+            "[introductions]\nhubs = [{ name = 'hub', public_key = 'ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo', domains = [] }]",
+            "needs domains",
+        ),
+        (
+            "[[introductions.hubs]]\nname = 'a'\npublic_key = 'ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo'\ndomains = ['a']\n\
+             [[introductions.hubs]]\nname = 'b'\npublic_key = 'ed25519:11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo'\ndomains = ['a']",
+            "the hub \"b\" has the name or the public_key of another",
+        ),
         ("[audit]\nsink = 'syslog'", "audit.sink: \"syslog\" is no sink: write stdout, stderr or file:PATH"),
         ("[audit]\ncheckpoint_records = 0", "0 is not allowed: it must be from 1 to 1000000"),
         ("[server]\nmax_connections_per_network = 0", "0 is not allowed: it must be from 1 to 1000000"),

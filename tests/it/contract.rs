@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use causeway::clock::Clock;
 use causeway::domain::cursor::{Cursor, CursorInput, MAX_CURSOR, start_after};
 use causeway::domain::event::{MAX_SEQUENCE, Sequence};
 use causeway::domain::id::{AgentId, EventId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
@@ -19,7 +20,9 @@ use crate::support::document::{Ask, Checked, Document, Operation, Signer};
 use crate::support::ears::{plain_client, read};
 use crate::support::gateway::{Answer, TENANT, TestGateway, envelope, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, Garbage, PlainFault, RunStatus, ScriptedOrchestrator};
+use crate::support::pair::some_key;
 use crate::support::prod::{CLIENT_SCOPES, Prod, prod_config};
+use crate::trust::introductions::{claims, hub_options, signed};
 
 /// What was checked, over all tests' clients.
 type Seen = Mutex<BTreeSet<(String, u16)>>;
@@ -264,6 +267,7 @@ pub(crate) async fn every_answer_is_what_the_document_says() {
     unknown_outcomes(&client, &home).await;
     bounded(&document, &seen).await;
     guarded(&document, &seen).await;
+    introductions(&document, &seen).await;
 
     let seen = seen.into_inner().expect("no panic");
     let mut unseen = Vec::new();
@@ -947,6 +951,40 @@ async fn guarded(document: &Document, seen: &Seen) {
     }
 }
 
+/// A hub introduces peers; what happens to them then. // R-14
+async fn introductions(document: &Document, seen: &Seen) {
+    let hub = some_key();
+    let mut config = test_config();
+    let off = TestGateway::start_with(config.clone(), Vec::new()).await;
+    config.introductions.hubs = vec![hub_options("hub", &hub, "default")];
+    config.limits.failed_logins = Some(Rate::parse("1/h burst 5").expect("a rate"));
+    let gateway = TestGateway::start_with(config, Vec::new()).await;
+    let client = Checked::new(document, gateway.address(), seen);
+    let introduce = |token: &str| Ask::of("introducePeer").json(&json!({ "introduction": token }));
+    let (stack_id, now_s) = (gateway.config.gateway.stack_id.to_string(), Clock::system().now_ms() / 1000);
+    let token = |peer_id: &str, name: &str, value: &Value| {
+        let mut said = claims(&stack_id, now_s, peer_id);
+        said[name] = value.clone();
+        signed(&hub, &said)
+    };
+    Checked::new(document, off.address(), seen).ask(introduce("x")).await.expect_error(404, "not_found");
+    client.ask(introduce(&token("stk_c", "region", &json!("")))).await.expect(201);
+    let at = |operation: &str| Ask::of(operation).at("peer_id", "stk_c");
+    for operation in ["getPeer", "getLink"] {
+        let shown = client.ask(at(operation)).await.expect(200).json;
+        let shown = shown.get("peer").or(shown.get("link")).expect("either");
+        assert_eq!(shown["standing"], "introduced");
+    }
+    client.ask(at("drainPeer")).await.expect_error(409, "conflict");
+    client.ask(at("reinstatePeer")).await.expect_error(409, "conflict");
+    client.ask(introduce("x")).await.expect_error(401, "signature_invalid");
+    client.ask(introduce(&token("stk_d", "jti", &json!(1)))).await.expect_error(400, "invalid_request");
+    client.ask(introduce(&token("stk_d", "domain", &json!("lab")))).await.expect_error(403, "policy_denied");
+    client.ask(introduce(&token("stk_c", "jti", &json!("2")))).await.expect_error(409, "peer_id_conflict");
+    client.ask(introduce("x")).await.expect_error(401, "signature_invalid");
+    client.ask(introduce("x")).await.expect_error(429, "rate_limited");
+}
+
 /// A gateway with small bounds, no default tenant and no orchestrator of its own.
 async fn bounded(document: &Document, seen: &Seen) {
     let mut config = test_config();
@@ -958,6 +996,7 @@ async fn bounded(document: &Document, seen: &Seen) {
     config.server.max_streams_per_principal = 1;
     config.retention.events = Duration::from_millis(1);
     config.retention.sweep_interval = Duration::from_millis(100);
+    config.introductions.hubs = vec![hub_options("hub", &some_key(), "default")];
     let gateway = TestGateway::start_with(config, Vec::new()).await;
     let client = Checked::new(document, gateway.address(), seen);
     for operation in document.operations().iter().filter(|operation| operation.calls("client")) {

@@ -102,6 +102,7 @@ fn row(operation: &Operation, id: &str) -> Ask {
         "enrolPeer" | "updatePeer" => entry(id),
         "evaluatePolicy" => json!({ "peer_id": id, "action": "run.create", "direction": "out" }),
         "createToken" => token,
+        "introducePeer" => json!({ "introduction": "none" }),
         known => {
             let needs = operation.value["requestBody"]["required"] == true;
             assert!(!needs, "{known} has no body in the matrix: say what it takes");
@@ -524,7 +525,18 @@ async fn right_callers(world: &World<'_>, operation: &Operation, kind: &str) {
 
 /// Health, the document: to anybody, the same with any credential, and nothing of whom the gateway knows.
 async fn open_operations(world: &World<'_>, open: &[Operation]) {
-    for operation in open {
+    let (asked, told): (Vec<_>, Vec<_>) = open.iter().partition(|operation| operation.method == "GET");
+    assert!(told.iter().all(|operation| operation.id == "introducePeer"), "{told:?}");
+    // Without hubs nobody is introduced, whoever asks. // R-14
+    for operation in told {
+        let ask = || row(operation, "").header(SAME.0, SAME.1);
+        let plain = world.client.ask(ask()).await.expect_error(404, "not_found");
+        for kind in KINDS {
+            let heard = world.client.ask(world.shown(kind, ask())).await.expect(404);
+            assert_eq!(heard.text, plain.text, "for a {kind}");
+        }
+    }
+    for operation in &asked {
         let plain = world.client.ask(Ask::of(&operation.id).header(SAME.0, SAME.1)).await.expect(200);
         let garbled = Ask::of(&operation.id).header(SAME.0, SAME.1).bearer("cw_garbled_here");
         assert_eq!(world.client.ask(garbled).await.expect(200).text, plain.text, "{}", operation.id);
@@ -533,7 +545,7 @@ async fn open_operations(world: &World<'_>, open: &[Operation]) {
         assert!(of_document || names.iter().all(|name| !plain.text.contains(name)), "{}", operation.id);
     }
     // reliability 4d.64
-    for path in open.iter().map(|operation| operation.path.as_str()).chain(["/metrics"]) {
+    for path in asked.iter().map(|operation| operation.path.as_str()).chain(["/metrics"]) {
         let refused = world.prod.gateway.post(path, &json!({})).await.expect(405);
         assert_eq!(refused.header("allow"), "GET, HEAD", "{path}");
     }

@@ -610,6 +610,40 @@ fn the_migration_counts_what_tenants_have_used_already() {
     assert_eq!(number(&database, "SELECT runs FROM usage_daily WHERE tenant_id = 'a' AND day = 1"), 2);
 }
 
+//
+#[test]
+fn the_migration_of_peers_loses_nothing_and_knows_a_new_state() {
+    let database = Connection::open_in_memory().expect("a database");
+    for sql in [
+        include_str!("../../migrations/0001_meta.sql"),
+        include_str!("../../migrations/0002_log.sql"),
+        include_str!("../../migrations/0003_forwards.sql"),
+        include_str!("../../migrations/0004_audit.sql"),
+        include_str!("../../migrations/0005_trust.sql"),
+    ] {
+        database.execute_batch(sql).expect("an older schema");
+    }
+    let insert = |id: &str, state: &str| {
+        let values = rusqlite::params![id, state];
+        database.execute("INSERT INTO peers VALUES (?1, '{}', ?2, 'why', '[]', 3, 4, 5)", values)
+    };
+    for (id, state) in [("a", "active"), ("b", "draining"), ("c", "revoked")] {
+        insert(id, state).expect("a peer");
+    }
+    assert!(insert("d", "introduced").is_err());
+    let peers = || {
+        let mut statement = database.prepare("SELECT * FROM peers ORDER BY peer_id").expect("a query");
+        let row = |row: &rusqlite::Row<'_>| (0..8).map(|at| row.get(at)).collect();
+        let rows = statement.query_map([], row).expect("rows");
+        rows.collect::<Result<Vec<Vec<rusqlite::types::Value>>, _>>().expect("values")
+    };
+    let before = peers();
+    database.execute_batch(include_str!("../../migrations/0010_introduced.sql")).expect("the migration");
+    assert_eq!((before.len(), peers()), (3, before));
+    insert("d", "introduced").expect("a peer");
+    assert!(insert("e", "hostile").is_err());
+}
+
 #[tokio::test]
 async fn a_group_that_fails_to_commit_leaves_the_chain_and_the_quotas_as_they_were() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -5,6 +5,7 @@ mod audit;
 pub(crate) mod canary;
 pub(crate) mod certificates;
 pub(crate) mod identity;
+pub(crate) mod introductions;
 mod jwt;
 pub(crate) mod limits;
 mod peers;
