@@ -1,5 +1,7 @@
 //! Run objects in a peer's answers.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, value::RawValue};
 
 use super::json_fields::Fields;
@@ -36,9 +38,11 @@ pub fn parse_answer(body: &[u8]) -> Option<HomeRun> {
 }
 
 impl HomeRun {
-    /// The object, to pick from.
+    /// The object, to pick from. A member with a number beyond every float is null, and spoils none beside it.
     pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.json).unwrap_or(Value::Null)
+        let members: BTreeMap<String, &RawValue> = serde_json::from_slice(&self.json).unwrap_or_default();
+        let read = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or(Value::Null);
+        Value::Object(members.into_iter().map(|(name, raw)| (name, read(raw))).collect())
     }
 }
 
@@ -55,5 +59,12 @@ mod tests {
         for none in [&b"<html>"[..], b"{}", b"[]", br#"{"run":{}}"#, br#"{"run_id":"a b"}"#, b"\xff"] {
             assert!(parse_answer(none).is_none());
         }
+    }
+
+    #[test]
+    fn a_number_beyond_every_float_spoils_no_other_member() {
+        let run = parse_answer(br#"{"run_id":"r1","output":{"text":"done"},"cost":[1e2089]}"#);
+        let value = run.expect("a run").value();
+        assert_eq!((&value["output"]["text"], &value["cost"]), (&Value::from("done"), &Value::Null));
     }
 }
