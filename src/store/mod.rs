@@ -164,6 +164,9 @@ impl Store {
             let secret = remember(&alone, "gateway_secret", &random_hex(entropy, 32)).await?;
             let audit_origin = audit_log::origin(&alone, &incarnation).await?;
             let pool = connection::open_pool(database).await?;
+            // Somebody else has the log open by now: the last to close it would move it, and tell nobody that a
+            // sync failed.
+            sqlx::query("SELECT count(*) FROM meta").fetch_one(&pool).await?;
             alone.close().await;
             Ok::<_, StoreError>((pool, incarnation, secret, audit_origin))
         });

@@ -137,7 +137,7 @@ impl Process {
     pub(crate) async fn until_ended(&mut self) -> ExitStatus {
         let child = self.child.as_mut().expect("it was started");
         let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("{} goes on", self.name)).expect("a child")
+        ended.unwrap_or_else(|_| panic!("{} goes on\n{}", self.name, self.log_end())).expect("a child")
     }
 
     /// Ends it without a word.
