@@ -1,6 +1,7 @@
 //! Connections that read pages of events: a few, each used off the async threads.
 //!
-//! Invariant: no read transaction outlives one call, so the write-ahead log can always be moved.
+//! Invariant: what one call reads is the log as it was at one moment, and no read transaction outlives the call,
+//! so the write-ahead log can always be moved.
 
 use std::future::Future;
 use std::path::Path;
@@ -73,7 +74,11 @@ impl Readers {
                 Some(connection) => connection,
                 None => connection::open_reader(&path)?, // one was lost to a panic
             };
-            let result = read(&connection);
+            // Dropped, and so ended, before the connection is given back.
+            let result = match connection.unchecked_transaction() {
+                Ok(moment) => read(&moment),
+                Err(error) => Err(error.into()),
+            };
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result
         });

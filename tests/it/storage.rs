@@ -17,7 +17,7 @@ use futures_util::future::{join, join_all};
 use serde_json::json;
 use tokio::time::{Duration, Instant};
 
-use crate::log_model::{Push, Unwatched, entry, open, open_heard};
+use crate::log_model::{Push, Unwatched, entry, key, open, open_heard};
 use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
 use crate::support::secrets;
@@ -132,6 +132,33 @@ async fn beyond_its_queue_the_log_refuses_what_is_new_and_drops_nothing() {
     assert!((1..=1100).contains(&stored), "{stored} waited");
     assert_eq!(rows_of(&beside(directory.path()), "run_1"), stored);
     aside.shutdown_background();
+}
+
+// L6: a hole is seen with the event that made it, or a follower would pass over it in silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_state_is_of_one_moment_however_fast_the_stream_moves() {
+    const EVENTS: u64 = 400;
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), &Clock::system(), &Arc::default()).await;
+    let push = |sequence| Push { id: sequence as u32, sequence: Some(sequence), content: 0, ends: false };
+    let append = |sequence| store.append_batch(Sender::Client, vec![entry(0, push(sequence))]);
+    append(1).await.expect("a commit");
+    let stream_no = store.find_run(&key(0)).await.expect("an answer").expect("the run").stream_no;
+    let pushing = async {
+        for nth in 1..EVENTS {
+            append(1 + 2 * nth).await.expect("a commit");
+        }
+    };
+    let reading = async {
+        let mut last = 0;
+        while last < 2 * (EVENTS - 1) {
+            let state = store.stream_state(stream_no).await.expect("a state");
+            last = state.last;
+            assert_eq!(state.holes.len() as u64, (last - 1) / 2, "holes below {last}");
+        }
+    };
+    join(pushing, reading).await;
+    store.close().await;
 }
 
 // L5: what a second connection reads is committed.
