@@ -30,6 +30,9 @@ use crate::protocol::problem::Problem;
 use crate::store::{ForwardRecord, Settlement, Store, StoreError};
 use crate::tasks::Tasks;
 
+/// Nobody waits for the forward: not sooner again, though the peer asks for no pause or its breaker's rest is over.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
+
 /// A forward as its task leaves it, and what its caller hears when there is no run.
 pub(super) type Concluded = (ForwardRecord, Option<Problem>);
 
@@ -315,6 +318,7 @@ impl Driver {
             }
             None => self.shared.backoff.delay(progress.attempt.saturating_sub(1), chance),
         };
+        let delay = if record.background { delay.max(BACKGROUND_PAUSE) } else { delay };
         (delay < left).then_some(delay)
     }
 
@@ -364,9 +368,7 @@ impl Driver {
             Verdict::Retry => (None, attempted.problem(peer)),
         };
         // The reconciler waits as long as the peer asked, but looks again before the key means nothing there.
-        // Due times are whole milliseconds: less than one would be due at once, and again, until it has passed.
         let wait = pause.or(attempted.retry_after).unwrap_or(Duration::from_secs(1));
-        let wait = wait.max(Duration::from_millis(1));
         let now_ms = self.shared.clock.now_ms();
         let mut next_attempt_at_ms = now_ms + millis(wait);
         if maybe_exists {

@@ -6,10 +6,16 @@ use std::time::Duration;
 use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::support::forwards::{FORWARD, forward_id, forward_once, keyed_body, spawn_forward};
 use crate::support::gateway::{Answer, TestGateway, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, ScriptedOrchestrator};
+
+async fn attempts_of(gateway: &TestGateway, forward_id: &str) -> u64 {
+    let shown = gateway.get(&format!("/v1/federation/forwards/{forward_id}")).await.expect(200);
+    shown.json["forward"]["attempts_total"].as_u64().expect("a number")
+}
 
 /// Posts this many different forwards at once.
 fn post_at_once(gateway: &Arc<TestGateway>, count: usize) -> JoinSet<Answer> {
@@ -103,11 +109,18 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     assert_eq!(refused.json["error"]["details"]["outcome"], "not_started");
     let wait: u64 = refused.header("retry-after").parse().expect("seconds");
     assert!((1..=6).contains(&wait), "{wait}");
-    for _ in 0..20 {
+    // Who repeats a key wakes nothing while the peer rests, as it would do once a second: one more attempt is the
+    // reconciler's own, which found the breaker open.
+    let (id, repeating) = (forward_id(&unknown), Instant::now());
+    let before = attempts_of(&gateway, &id).await;
+    while repeating.elapsed() < Duration::from_millis(3200) {
         let repeated = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
         assert_eq!(repeated.code(), "request_in_progress", "whatever the breaker says");
         assert_ne!(repeated.header("retry-after"), "");
+        tokio::time::sleep(Duration::from_millis(50)).await; // why: a client that asks again and again
     }
+    let attempts = attempts_of(&gateway, &id).await;
+    assert!(attempts <= before + 1, "{before} attempts, then {attempts}");
 
     // Two more that nobody waits for: when the rest is over, one of the three is the probe.
     let sent = [("prefer", "respond-async")];
@@ -123,12 +136,36 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     assert_eq!(home.truth().creates().len(), asked + 1);
     home.release_creates();
     for answer in [unknown, second, third] {
-        let forward = forward_once(&gateway, &forward_id(&answer), "forwarded").await;
-        let attempts = forward["attempts_total"].as_u64().expect("a number");
-        assert!(attempts < 10, "{attempts} attempts: who repeats a key wakes nothing while the peer rests");
+        forward_once(&gateway, &forward_id(&answer), "forwarded").await;
     }
     assert_eq!(gateway.metric("circuit_state{peer=\"stk_b\"}").await, 0.0);
     home.truth().assert_one_run_per_key();
+}
+
+// F5: neither a peer that asks for no pause nor a backoff of next to none makes the reconciler press it
+#[tokio::test]
+async fn a_forward_that_nobody_waits_for_is_not_sent_without_a_pause() {
+    let home = ScriptedOrchestrator::start().await;
+    let mut config = test_config();
+    (config.forward.base_backoff, config.forward.max_attempts) = (Duration::from_millis(1), 1);
+    let gateway =
+        TestGateway::start_with(config, vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)]).await;
+    // 429 says nothing against the peer, so its breaker stays closed.
+    home.next_creates([
+        CreateFault::status_retry_after(429, "0"),
+        CreateFault::status_retry_after(429, "0"),
+        CreateFault::status(429),
+        CreateFault::status(429),
+    ]);
+    let sent = [("prefer", "respond-async")];
+    let accepted = gateway.post_with(FORWARD, &keyed_body("stk_b", "k1"), &sent).await.expect(202);
+    let forward = forward_once(&gateway, &forward_id(&accepted), "forwarded").await;
+    assert_eq!(forward["attempts_total"], 5, "{forward}");
+    let truth = home.truth();
+    for pair in truth.creates().windows(2) {
+        let paused = pair[1].request.at - pair[0].request.at;
+        assert!(paused >= Duration::from_millis(95), "sent again after {paused:?}");
+    }
 }
 
 // what lies behind a gateway fails, and the gateway stays reachable for all else
