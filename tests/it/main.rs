@@ -22,6 +22,7 @@ mod ingest_bytes;
 mod log_kept;
 mod log_model;
 mod matrix;
+mod migrations;
 mod operation;
 mod peers_file;
 mod pressure;

@@ -357,37 +357,3 @@ async fn an_event_under_a_gap_that_was_announced_is_counted_late() {
     log.append_batch(Sender::Client, vec![with(3)]).await.expect("appended");
     assert_eq!(metrics.events_late.get(), 1);
 }
-
-#[test]
-fn the_migration_of_streams_and_forwards_loses_nothing() {
-    let database = rusqlite::Connection::open_in_memory().expect("a database");
-    for sql in [
-        include_str!("../../migrations/0001_meta.sql"),
-        include_str!("../../migrations/0002_log.sql"),
-        include_str!("../../migrations/0003_forwards.sql"),
-        include_str!("../../migrations/0004_audit.sql"),
-        include_str!("../../migrations/0005_trust.sql"),
-    ] {
-        database.execute_batch(sql).expect("an older schema");
-    }
-    let rows = "INSERT INTO streams (tenant_id, stream_id, home, status, event_count, created_at, updated_at)
-                VALUES ('a', '1', '', 'running', 3, 0, 0), ('a', '2', '', 'running', 0, 0, 0);
-                INSERT INTO forwards VALUES
-                    ('fwd_2', 't', 'p', 'peer', 'agt', x'7b7d', 'key', 'forwarded', NULL, 1, 'cor', 'trace',
-                     'via', '[]', 1, 2, 3, 4, 5, NULL, 'run', 'remote', 'url', 'queued', x'5b5d', NULL),
-                    ('fwd_1', 't', 'p', 'peer', 'agt', x'7b7d', 'key', 'refused', 'not_started', 0, 'cor', '',
-                     '', '[1]', 1, 2, 3, NULL, 5, 6, NULL, NULL, NULL, NULL, NULL, 'error')";
-    database.execute_batch(rows).expect("rows");
-    let forwards = || {
-        let mut statement = database.prepare("SELECT * FROM forwards ORDER BY forward_id").expect("a query");
-        let columns = statement.column_count();
-        let row = |row: &rusqlite::Row<'_>| (0..columns).map(|at| row.get(at)).collect();
-        let rows = statement.query_map([], row).expect("rows");
-        rows.collect::<Result<Vec<Vec<rusqlite::types::Value>>, _>>().expect("values")
-    };
-    let before = forwards();
-    database.execute_batch(include_str!("../../migrations/0006_writes.sql")).expect("the migration");
-    assert_eq!(forwards(), before);
-    let held = "SELECT group_concat(holds_events) FROM (SELECT holds_events FROM streams ORDER BY stream_id)";
-    assert_eq!(database.query_row(held, [], |row| row.get(0)), Ok("1,0".to_owned()));
-}

@@ -1,0 +1,103 @@
+//! A database of an earlier version becomes one of today, and loses nothing.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use crate::support::log::number;
+
+/// A database as the migrations before this one leave it.
+fn schema_before(version: usize) -> Connection {
+    let database = Connection::open_in_memory().expect("a database");
+    for earlier in 1..version {
+        migrate(&database, earlier);
+    }
+    database
+}
+
+/// Runs the migration of this version.
+fn migrate(database: &Connection, version: usize) {
+    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").read_dir().expect("the migrations");
+    let mut files = all.map(|entry| entry.expect("a migration").path());
+    let is_it = |path: &Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{version:04}_")))
+    };
+    let file = files.find(|path| is_it(path)).expect("a migration of this version");
+    database.execute_batch(&std::fs::read_to_string(file).expect("its text")).expect("the migration");
+}
+
+/// What a query finds, every column of it.
+fn rows(database: &Connection, sql: &str) -> Vec<Vec<Value>> {
+    let mut statement = database.prepare(sql).expect("a query");
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| (0..columns).map(|at| row.get(at)).collect();
+    let rows = statement.query_map([], row).expect("rows");
+    rows.collect::<Result<_, _>>().expect("values")
+}
+
+#[test]
+fn the_migration_counts_what_tenants_have_used_already() {
+    let database = schema_before(5);
+    let stream =
+        "INSERT INTO streams (tenant_id, stream_id, home, status, byte_count, created_at, updated_at)
+                  VALUES ('a', '1', '', 'running', 30, 0, 0), ('a', '2', '', 'running', 12, 0, 0),
+                         ('b', '1', '', 'running', 5, 0, 0)";
+    database.execute_batch(stream).expect("streams");
+    for (id, state, outcome) in
+        [("1", "forwarded", None), ("2", "refused", Some("not_started")), ("3", "expired", Some("unknown"))]
+    {
+        database
+            .execute(
+                "INSERT INTO forwards (forward_id, tenant_id, principal_id, peer_id, agent_id, request,
+                     downstream_key, state, outcome, background, correlation_id, traceparent, via, created_at,
+                     updated_at, deadline_at)
+                 VALUES (?1, 'a', '', '', '', x'', '', ?2, ?3, 0, '', '', '', 86400001, 0, 0)",
+                rusqlite::params![id, state, outcome],
+            )
+            .expect("a forward");
+    }
+    migrate(&database, 5);
+    assert_eq!(number(&database, "SELECT bytes FROM usage WHERE tenant_id = 'a'"), 42);
+    assert_eq!(number(&database, "SELECT bytes FROM usage WHERE tenant_id = 'b'"), 5);
+    assert_eq!(number(&database, "SELECT runs FROM usage_daily WHERE tenant_id = 'a' AND day = 1"), 2);
+}
+
+#[test]
+fn the_migration_of_streams_and_forwards_loses_nothing() {
+    let database = schema_before(6);
+    let old = "INSERT INTO streams (tenant_id, stream_id, home, status, event_count, created_at, updated_at)
+                VALUES ('a', '1', '', 'running', 3, 0, 0), ('a', '2', '', 'running', 0, 0, 0);
+                INSERT INTO forwards VALUES
+                    ('fwd_2', 't', 'p', 'peer', 'agt', x'7b7d', 'key', 'forwarded', NULL, 1, 'cor', 'trace',
+                     'via', '[]', 1, 2, 3, 4, 5, NULL, 'run', 'remote', 'url', 'queued', x'5b5d', NULL),
+                    ('fwd_1', 't', 'p', 'peer', 'agt', x'7b7d', 'key', 'refused', 'not_started', 0, 'cor', '',
+                     '', '[1]', 1, 2, 3, NULL, 5, 6, NULL, NULL, NULL, NULL, NULL, 'error')";
+    database.execute_batch(old).expect("rows");
+    let forwards = || rows(&database, "SELECT * FROM forwards ORDER BY forward_id");
+    let before = forwards();
+    migrate(&database, 6);
+    assert_eq!(forwards(), before);
+    let held = "SELECT group_concat(holds_events) FROM (SELECT holds_events FROM streams ORDER BY stream_id)";
+    assert_eq!(database.query_row(held, [], |row| row.get(0)), Ok("1,0".to_owned()));
+}
+
+// R-14
+#[test]
+fn the_migration_of_peers_loses_nothing_and_knows_a_new_state() {
+    let database = schema_before(10);
+    let insert = |id: &str, state: &str| {
+        let values = rusqlite::params![id, state];
+        database.execute("INSERT INTO peers VALUES (?1, '{}', ?2, 'why', '[]', 3, 4, 5)", values)
+    };
+    for (id, state) in [("a", "active"), ("b", "draining"), ("c", "revoked")] {
+        insert(id, state).expect("a peer");
+    }
+    assert!(insert("d", "introduced").is_err());
+    let peers = || rows(&database, "SELECT * FROM peers ORDER BY peer_id");
+    let before = peers();
+    migrate(&database, 10);
+    assert_eq!((before.len(), peers()), (3, before));
+    insert("d", "introduced").expect("a peer");
+    assert!(insert("e", "hostile").is_err());
+}
