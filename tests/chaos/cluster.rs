@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use crate::audience::seen;
 use crate::history::{History, What};
-use crate::process::{Process, steady_address};
+use crate::process::Process;
+use crate::support::address::steady_address;
 use crate::support::fault_proxy::{FaultProxy, ProxyMode};
 use crate::support::gateway::test_config;
 use crate::support::orchestrator::{CreateOutcome, ScriptedOrchestrator};

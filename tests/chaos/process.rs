@@ -2,10 +2,9 @@
 //! it.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use causeway::config::Config;
@@ -14,6 +13,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::machine::Machine;
+use crate::support::address::steady_address;
 
 /// The shipped binary.
 const BINARY: &str = env!("CARGO_BIN_EXE_causeway");
@@ -240,15 +240,6 @@ impl Process {
     fn pid(&self) -> Option<Pid> {
         Pid::from_raw(self.child.as_ref()?.id()?.try_into().ok()?)
     }
-}
-
-/// An address for a gateway that dies and comes back: below the ports that the kernel gives to connections,
-/// so that none of them takes it in between.
-pub(crate) fn steady_address() -> SocketAddr {
-    static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + (std::process::id() % 100) as u16 * 120;
-    let next = || SocketAddr::from(([127, 0, 0, 1], first + TAKEN.fetch_add(1, Ordering::Relaxed) % 120));
-    std::iter::repeat_with(next).take(120).find(|address| TcpListener::bind(address).is_ok()).expect("a port")
 }
 
 /// A client of gateways, impatient enough for faults.

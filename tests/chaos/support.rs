@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "tests/it uses what is not used here")]
 
+#[path = "../it/support/address.rs"]
+pub(crate) mod address;
 #[path = "../it/support/ears.rs"]
 pub(crate) mod ears;
 #[path = "../it/support/fault_proxy/mod.rs"]

@@ -2,7 +2,7 @@
 //! subscriber resumes exactly.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
+use crate::support::address::steady_address;
 use crate::support::ears::{plain_client, try_read};
 use crate::support::gateway::{envelope, forward_body};
 use crate::support::orchestrator::ScriptedOrchestrator;
@@ -37,7 +38,7 @@ struct Victim {
 impl Victim {
     async fn start(home: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let address = free_address();
+        let address = steady_address();
         let config = directory.path().join("causeway.toml");
         let data = directory.path().join("data");
         let text = format!(
@@ -88,11 +89,6 @@ impl Victim {
         self.child = Self::spawn(&self.config);
         self.until_ready().await;
     }
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address")
 }
 
 /// A caller that repeats one request with one key until it is answered with a run.

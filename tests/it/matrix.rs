@@ -14,6 +14,7 @@ use causeway::domain::peer::PeerKind;
 use causeway::services::peer_options::PeerOptions;
 use serde_json::{Value, json};
 
+use crate::support::address::steady_address;
 use crate::support::document::{Ask, Checked, Document, Heard, Operation, Signer};
 use crate::support::gateway::{TENANT, envelope, forward_body, peer};
 use crate::support::orchestrator::ScriptedOrchestrator;
@@ -556,9 +557,7 @@ async fn open_operations(world: &World<'_>, open: &[Operation]) {
 async fn with_a_listener_of_their_own_operators_are_served_nowhere_else() {
     let document = Document::load();
     let seen = Mutex::new(BTreeSet::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("an address");
-    drop(free);
+    let address = steady_address();
     let mut config = prod_config();
     config.server.admin_listen = Some(address);
     let prod = Prod::start(config, Vec::new()).await;

@@ -14,6 +14,7 @@ use causeway::tasks::Tasks;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::support::address::steady_address;
 
 /// Runs `causeway bench … --json` and answers its result.
 async fn bench(arguments: &[&str]) -> Value {
@@ -211,7 +212,7 @@ async fn two_keys_with_one_run_are_no_forwards() {
 
 #[tokio::test]
 async fn a_run_that_nobody_asked_for_is_found_out() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let free = steady_address();
     let url = Sinner::start(Sin::TwoRunsForEach(free)).await;
     let origin = free.to_string();
     let forward = ["bench", "forward", "--in-flight", "2", "--count", "3", "--to", "stk_b", "--url", &url];

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::support::address::steady_address;
 
 /// A gateway of profile prod with a data directory of its own.
 struct Guarded {
@@ -579,8 +580,7 @@ async fn a_gateway_with_tls_is_found_ready_and_trusted_by_its_authority() {
 // M-03
 #[tokio::test]
 async fn what_a_gateway_is_joined_to_and_what_wants_attention_is_a_table() {
-    let closed =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let closed = steady_address();
     let more = format!(
         "\n[alerts]\ninterval = \"100ms\"\npatience = \"100ms\"\n\n[outbound]\nhealth_interval = \"100ms\"\n\n\
          [[peers]]\npeer_id = \"stk_far\"\nbase_url = \"http://{closed}\"\ntenants = [\"acme\"]\n\

@@ -1,6 +1,7 @@
 //! What the tests stand on: a real gateway, a scripted orchestrator with a truth log, a strict SSE client,
 //! a faulty network, and a watch on secrets.
 
+pub(crate) mod address;
 pub(crate) mod document;
 pub(crate) mod ears;
 pub(crate) mod fault_proxy;

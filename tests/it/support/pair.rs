@@ -3,7 +3,6 @@
 //!
 //! Invariant: each side has its own orchestrator (`orc_a`, `orc_b`), marked local, so that work goes both ways.
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use causeway::app::CONTROL_SOCKET;
@@ -23,6 +22,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::address::steady_address;
 use super::ears::{Opened, client_with, plain_client, read, socket_client};
 use super::gateway::{Answer, TENANT, TestGateway, peer, test_config};
 use super::orchestrator::ScriptedOrchestrator;
@@ -72,12 +72,6 @@ pub(crate) struct Pair {
     pub(crate) clock: Clock,
 }
 
-/// A port nobody has now.
-pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address")
-}
-
 /// A gateway entry as both sides of a pair have it.
 pub(crate) fn gateway_entry(id: &str, base: &str, key: &PublicKey) -> PeerOptions {
     let mut entry = peer(id, base, PeerKind::Gateway);
@@ -110,7 +104,7 @@ impl Side {
         Entropy::from_os().fill(&mut seed);
         let ring = Keyring::open(&data.path().join("data"), None, &seed).expect("a keyring");
         let key = Arc::clone(&ring.keys().present);
-        let door = free_address();
+        let door = steady_address();
         let id = format!("stk_{letter}");
         let mut config = test_config();
         config.gateway.stack_id = causeway::domain::id::PeerId::parse(&id).expect("an id");

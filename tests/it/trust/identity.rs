@@ -4,10 +4,11 @@ use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use serde_json::{Value, json};
 
+use crate::support::address::steady_address;
 use crate::support::forwards::FORWARD;
 use crate::support::gateway::{Answer, TestGateway, events_path, forward_body, peer, test_config};
 use crate::support::orchestrator::{CreateFault, RunStatus, ScriptedOrchestrator};
-use crate::support::pair::{Operator, Pair, Plan, Signer, free_address, some_key};
+use crate::support::pair::{Operator, Pair, Plan, Signer, some_key};
 use crate::support::sse_client::Follower;
 
 const PEERS: &str = "/v1/federation/peers";
@@ -190,7 +191,7 @@ async fn two_gateways_from_one_copied_directory_are_found_on_both_sides() {
     std::fs::create_dir_all(&keys).expect("a directory");
     std::fs::copy(pair.a.data_dir().join("keys/gateway.pem"), keys.join("gateway.pem")).expect("copied");
     let mut config = pair.a.config.clone();
-    config.peering.listen = Some(free_address());
+    config.peering.listen = Some(steady_address());
     config.server.listen = ([127, 0, 0, 1], 0).into();
     let twin = TestGateway::start_in(copy, pair.clock.clone(), config, Vec::new()).await;
     let said = |peer: &Value| {
