@@ -382,7 +382,7 @@ impl Driver {
             outcome,
             attempt: attempted.record,
             error: state.is_at_rest().then(|| serde_json::to_string(&problem).unwrap_or_default()),
-            next_attempt_at_ms: (!state.is_at_rest()).then_some(next_attempt_at_ms),
+            next_attempt_at_ms: Some(next_attempt_at_ms),
             not_before_ms: asked.then_some(next_attempt_at_ms),
             deadline_at_ms,
         };

@@ -99,7 +99,7 @@ impl Store {
                     connection,
                     "SELECT peer_id, count(*), min(created_at) FROM
                          (SELECT peer_id, created_at FROM forwards INDEXED BY forwards_not_at_rest
-                          WHERE state IN ('reserved', 'sending', 'unknown') ORDER BY next_attempt_at LIMIT ?2)
+                          WHERE next_attempt_at IS NOT NULL ORDER BY next_attempt_at LIMIT ?2)
                      WHERE created_at < ?1 GROUP BY peer_id",
                     stuck_before_ms,
                 )?;
@@ -149,7 +149,7 @@ fn page(
 ) -> Result<(Vec<DeliveryRecord>, Option<i64>), StoreError> {
     let sql = match filter.state {
         Some(state) if !state.is_at_rest() => {
-            select_rows!("INDEXED BY forwards_not_at_rest WHERE state IN ('reserved', 'sending', 'unknown')")
+            select_rows!("INDEXED BY forwards_not_at_rest WHERE next_attempt_at IS NOT NULL")
         }
         _ => select_rows!("WHERE true"),
     };

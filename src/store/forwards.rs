@@ -78,7 +78,7 @@ pub struct ForwardRecord {
     pub first_sent_at_ms: Option<i64>,
     /// Until when it is tried.
     pub deadline_at_ms: i64,
-    /// When the reconciler looks at it next.
+    /// When the reconciler looks at it next: always known, unless it is at rest.
     pub next_attempt_at_ms: Option<i64>,
     /// The run's name here.
     pub run_id: Option<RunId>,
@@ -141,7 +141,7 @@ pub struct Settlement {
     pub attempt: Option<AttemptRecord>,
     /// What the caller hears, as JSON.
     pub error: Option<String>,
-    /// When the reconciler is to look at it.
+    /// When the reconciler is to look at it, unless it is at rest; left out: now.
     pub next_attempt_at_ms: Option<i64>,
     /// Before when the peer asked not to be asked again.
     pub not_before_ms: Option<i64>,
@@ -274,9 +274,9 @@ impl Store {
                 unit.connection
                     .prepare_cached(
                         "UPDATE forwards
-                         SET next_attempt_at = min(coalesce(next_attempt_at, ?2),
+                         SET next_attempt_at = min(next_attempt_at,
                                                    max(?2, coalesce(not_before, 0), updated_at + ?3))
-                         WHERE forward_id = ?1 AND state IN ('reserved', 'sending', 'unknown')",
+                         WHERE forward_id = ?1 AND next_attempt_at IS NOT NULL",
                     )?
                     .execute(params![id.as_str(), unit.now_ms, WAKE_PAUSE_MS])?;
                 Ok(())
@@ -292,7 +292,7 @@ impl Store {
                 unit.connection
                     .prepare_cached(
                         "UPDATE forwards SET next_attempt_at = max(?1, coalesce(not_before, 0))
-                         WHERE state IN ('reserved', 'sending', 'unknown')",
+                         WHERE next_attempt_at IS NOT NULL",
                     )?
                     .execute([unit.now_ms])?;
                 Ok(())
@@ -306,9 +306,7 @@ impl Store {
         self.readers
             .with(move |connection| {
                 let sql = format!(
-                    "SELECT {COLUMNS} FROM forwards
-                     WHERE state IN ('reserved', 'sending', 'unknown')
-                       AND (next_attempt_at IS NULL OR next_attempt_at <= ?1)
+                    "SELECT {COLUMNS} FROM forwards WHERE next_attempt_at <= ?1
                      ORDER BY next_attempt_at LIMIT ?2"
                 );
                 let mut statement = connection.prepare_cached(&sql)?;
@@ -322,8 +320,7 @@ impl Store {
     pub async fn next_due_ms(&self) -> Result<Option<i64>, StoreError> {
         self.readers
             .with(|connection| {
-                let sql = "SELECT min(coalesce(next_attempt_at, 0)) FROM forwards
-                           WHERE state IN ('reserved', 'sending', 'unknown')";
+                let sql = "SELECT min(next_attempt_at) FROM forwards WHERE next_attempt_at IS NOT NULL";
                 Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
             })
             .await

@@ -97,8 +97,7 @@ impl Store {
                     .prepare_cached(
                         "DELETE FROM forwards WHERE forward_id IN
                              (SELECT forward_id FROM forwards
-                              WHERE state NOT IN ('reserved', 'sending', 'unknown') AND updated_at < ?1
-                              LIMIT ?2)",
+                              WHERE next_attempt_at IS NULL AND updated_at < ?1 LIMIT ?2)",
                     )?
                     .execute(params![before_ms, ROWS_PER_UNIT])?;
                 unit.sweep_usage()?;

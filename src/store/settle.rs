@@ -1,6 +1,7 @@
 //! What happens to a forward inside one transaction: the intent with its key, each attempt, the settlement.
 //!
-//! Invariant: the answer, the run and its place in the forward index appear together or not at all.
+//! Invariants: the answer, the run and its place in the forward index appear together or not at all; a forward
+//! is due at some time if and only if it is not at rest.
 
 use rusqlite::params;
 
@@ -118,7 +119,7 @@ impl Unit<'_> {
                 self.now_ms,
                 forward.first_sent_at_ms,
                 forward.deadline_at_ms,
-                forward.next_attempt_at_ms,
+                forward.next_attempt_at_ms.unwrap_or(self.now_ms),
                 forward.via,
             ])?;
         Ok(())
@@ -156,6 +157,7 @@ impl Unit<'_> {
         if let Some(attempt) = settlement.attempt {
             self.push_attempt(&mut forward, attempt)?;
         }
+        let due_ms = settlement.next_attempt_at_ms.unwrap_or(self.now_ms);
         self.connection
             .prepare_cached(
                 "UPDATE forwards SET state = ?2, outcome = ?3, error = ?4, next_attempt_at = ?5,
@@ -167,7 +169,7 @@ impl Unit<'_> {
                 settlement.state.as_str(),
                 settlement.outcome,
                 settlement.error,
-                settlement.next_attempt_at_ms,
+                (!settlement.state.is_at_rest()).then_some(due_ms),
                 settlement.not_before_ms,
                 settlement.deadline_at_ms,
                 self.now_ms

@@ -101,3 +101,26 @@ fn the_migration_of_peers_loses_nothing_and_knows_a_new_state() {
     insert("d", "introduced").expect("a peer");
     assert!(insert("e", "hostile").is_err());
 }
+
+#[test]
+fn the_migration_of_due_times_knows_which_forwards_are_at_rest() {
+    let database = schema_before(11);
+    let states = ["reserved", "sending", "unknown", "forwarded", "refused", "expired"];
+    for (state, due) in states.iter().flat_map(|state| [(state, None), (state, Some(9))]) {
+        let insert = "INSERT INTO forwards (forward_id, tenant_id, principal_id, peer_id, agent_id, request,
+                 downstream_key, state, background, correlation_id, traceparent, via, created_at, updated_at,
+                 deadline_at, next_attempt_at)
+             VALUES (?1, '', '', '', '', x'', '', ?2, 0, '', '', '', 0, 7, 0, ?3)";
+        let values = rusqlite::params![format!("{state}{due:?}"), state, due];
+        database.execute(insert, values).expect("a forward");
+    }
+    migrate(&database, 11);
+    let due = "SELECT group_concat(state || next_attempt_at) FROM
+                   (SELECT * FROM forwards WHERE next_attempt_at IS NOT NULL ORDER BY rowid)";
+    let due: String = database.query_row(due, [], |row| row.get(0)).expect("a text");
+    assert_eq!(due, "reserved7,reserved9,sending7,sending9,unknown7,unknown9");
+    // A write builds no table for an index.
+    let plan =
+        rows(&database, "EXPLAIN UPDATE forwards SET state = 'forwarded', updated_at = 1, run_id = ''");
+    assert!(!plan.iter().flatten().any(|value| *value == Value::Text("OpenEphemeral".to_owned())));
+}

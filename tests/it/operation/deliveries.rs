@@ -71,6 +71,9 @@ async fn deliveries_are_found_by_peer_state_and_tenant_page_by_page_over_a_resta
     let open: usize =
         count("state=reserved").await + count("state=sending").await + count("state=unknown").await;
     assert_eq!(open, 1);
+    let is_due = "SELECT group_concat(DISTINCT state) FROM forwards WHERE next_attempt_at IS NOT NULL";
+    let due: String = beside(&gateway.data_dir()).query_row(is_due, [], |row| row.get(0)).expect("states");
+    assert!(["reserved", "sending", "unknown"].contains(&due.as_str()), "the one that is not at rest: {due}");
     let failed = all(&gateway, "state=refused").await.remove(0);
     assert_eq!(failed["correlation_id"], refused.json["correlation_id"]);
     assert_eq!(failed["last_error"]["upstream_status"], 403);
