@@ -8,7 +8,7 @@ from pathlib import Path
 
 import api
 from home import TOLD
-from place import WORK, Place, check
+from place import STACK, WORK, Place, check
 
 HERE = Path(__file__).parent
 OPERATORS = '/x-scope == "admin:*"'
@@ -22,7 +22,7 @@ def examine(profile, caller):
         token_id = token.split("_")[1]
         waiting = [] if is_operator else [api.forward(place, TOLD) for _ in range(20)]
         environment = {**os.environ, "PYTHONPATH": str(HERE), "TOKEN": token, "TOKEN_ID": token_id}
-        environment["WAITING_RUNS"] = " ".join(waiting)
+        environment |= {"WAITING_RUNS": " ".join(waiting), "STACK": STACK, "HUB_SEED": place.hub.seed.hex()}
         command = [Path(sys.executable).parent / "schemathesis", "--config-file", HERE / "schemathesis.toml", "run"]
         command += [f"{place.url}/openapi.json", "--include-by" if is_operator else "--exclude-by", OPERATORS]
         command += ["--no-color"]

@@ -1,6 +1,8 @@
 """A place under test: the shipped gateway as a process, and the home beside it."""
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,12 +13,13 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import hub
 from home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "external"
 GATEWAY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "causeway"
-PEER, TENANT = "stk_home", "tnt_demo"
+STACK, PEER, TENANT = "stk_tested", "stk_home", "tnt_demo"
 SCOPES = "runs:forward,runs:read,runs:cancel,events:read,events:ingest"
 
 
@@ -41,9 +44,11 @@ def until(what, happened, patience=30.0):
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    """A port of nobody: below those that the kernel gives to connections, so that none takes it before it is bound."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise Failed("of a hundred ports none is free")
 
 
 def is_ready(url):
@@ -58,7 +63,7 @@ class Place:
     """A gateway of a profile, on a port it keeps over restarts."""
 
     def __init__(self, profile, server=""):
-        self.home = Home()
+        self.home, self.hub = Home(), hub.Hub()
         self.directory = Path(tempfile.mkdtemp(prefix="causeway-", dir=WORK))
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,7 +73,7 @@ class Place:
             f"""
 [gateway]
 profile = "{profile}"
-stack_id = "stk_tested"
+stack_id = "{STACK}"
 {tenant}
 data_dir = "{self.directory}/data"
 [server]
@@ -80,6 +85,9 @@ retry = "200ms"
 failed_logins = ""
 [audit]
 sink = "file:{self.directory}/audit.jsonl"
+[introductions]
+hubs = [{{ name = "{hub.NAME}", public_key = "{self.hub.public_key}", domains = ["default"] }}]
+max_pending = 1000
 [[peers]]
 peer_id = "{PEER}"
 base_url = "{self.home.url}"
