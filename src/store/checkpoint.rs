@@ -85,6 +85,12 @@ fn serve(connection: &Connection, nudges: &Receiver<()>, nearly_done: &AtomicBoo
     }
 }
 
+/// Moves the whole write-ahead log, so that the database file holds everything by itself. What cannot be moved stays
+/// in the log, where it is as safe.
+pub(super) fn empty(writer: &Connection) {
+    checkpoint(writer, "TRUNCATE");
+}
+
 /// Moves until little is left of what came in the meantime.
 fn move_bulk(connection: &Connection) {
     for _ in 0..ROUNDS {

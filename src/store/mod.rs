@@ -223,8 +223,10 @@ impl Store {
             .await
     }
 
-    /// Closes the pool. The writer ends with the last handle.
+    /// Closes the log: what was to be written is written, the database file holds everything by itself, and only
+    /// then may another have the directory. Two writers at once would each go on from what it remembers.
     pub async fn close(&self) {
+        self.writer.end().await;
         self.disk.wait_for(self.pool.close()).await;
         let _ = self.lock.unlock();
     }

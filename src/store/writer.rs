@@ -8,6 +8,7 @@
 //! disk. A unit that fails is rolled back alone; its neighbours in the group are not harmed.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::audit::AuditChain;
-use super::checkpoint::Checkpointer;
+use super::checkpoint::{self, Checkpointer};
 use super::disk::{Disk, DiskFaults};
 use super::error::StoreError;
 use super::heads::Heads;
@@ -105,35 +106,53 @@ where
     }
 }
 
+/// What waits in the queue.
+enum Order {
+    Work(Box<dyn Job>),
+    /// Nothing is to be written after this; dropped once the connection is closed.
+    End(oneshot::Sender<()>),
+}
+
 /// The way to the writer, cheap to clone.
 #[derive(Clone)]
 pub(super) struct Writer {
-    queue: mpsc::Sender<Box<dyn Job>>,
+    queue: mpsc::Sender<Order>,
     /// The last group was refused.
     troubled: Arc<AtomicBool>,
 }
 
 impl Writer {
-    /// Starts the writer, on a thread of its own unless the disk is simulated. It ends when every handle is
-    /// gone, or when the disk fails, which it then says.
+    /// Starts the writer, on a thread of its own unless the disk is simulated. It ends when it is told to, when
+    /// every handle is gone, or when the disk fails, which it then says.
     pub(super) fn start(
         mut thread: WriterThread,
         database: &Path,
         tasks: &Tasks,
     ) -> Result<Self, StoreError> {
-        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (queue, orders) = mpsc::channel(QUEUE);
         let troubled = Arc::clone(&thread.troubled);
         match thread.faults.clone() {
-            Some(faults) => tasks.spawn_aside(thread.serve_here(faults, jobs)),
+            Some(faults) => tasks.spawn_aside(thread.serve_here(faults, orders)),
             None => {
                 thread.checkpointer = Some(Checkpointer::start(database)?);
                 std::thread::Builder::new()
                     .name("log-writer".to_owned())
-                    .spawn(move || thread.serve(jobs))
-                    .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
+                    .spawn(move || thread.serve(orders))
+                    .map_err(|error| {
+                        StoreError::Failed(format!("the writer thread cannot start: {error}"))
+                    })?;
             }
         }
         Ok(Writer { queue, troubled })
+    }
+
+    /// Ends the writer, and answers when it has written what was asked of it before, and never will write again.
+    pub(super) async fn end(&self) {
+        let (done, ended) = oneshot::channel();
+        // An error means that it has ended already.
+        if self.queue.send(Order::End(done)).await.is_ok() {
+            let _ = ended.await;
+        }
     }
 
     /// True when the last group was refused: the disk was full, say.
@@ -149,7 +168,7 @@ impl Writer {
         work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
-        self.queue.send(job).await.map_err(|_| StoreError::Closed)?;
+        self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -160,7 +179,7 @@ impl Writer {
         work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
-        self.queue.try_send(job).map_err(|error| match error {
+        self.queue.try_send(Order::Work(job)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
@@ -223,42 +242,65 @@ impl WriterThread {
         }
     }
 
-    fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = jobs.blocking_recv() {
-            if !self.commit_with_all_that_wait(first, &mut jobs) {
-                return;
+    fn serve(mut self, mut orders: mpsc::Receiver<Order>) {
+        let told = loop {
+            let Some(first) = orders.blocking_recv() else { break None };
+            if let ControlFlow::Break(told) = self.commit_with_all_that_wait(first, &mut orders) {
+                break told;
             }
-        }
+        };
+        self.finish(told);
     }
 
-    async fn serve_here(mut self, faults: Arc<dyn DiskFaults>, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = jobs.recv().await {
+    async fn serve_here(mut self, faults: Arc<dyn DiskFaults>, mut orders: mpsc::Receiver<Order>) {
+        let told = loop {
+            let Some(first) = orders.recv().await else { break None };
             tokio::time::sleep(faults.delay()).await;
-            if !self.commit_with_all_that_wait(first, &mut jobs) {
-                return;
+            if let ControlFlow::Break(told) = self.commit_with_all_that_wait(first, &mut orders) {
+                break told;
             }
-        }
+        };
+        self.finish(told);
     }
 
-    /// Makes one group of what waits; false when the disk failed.
+    /// Closes the connection, then tells who waits for the end.
+    fn finish(self, told: Option<oneshot::Sender<()>>) {
+        if told.is_some() && !self.failed.is_cancelled() {
+            checkpoint::empty(&self.connection);
+        }
+        drop((self, told));
+    }
+
+    /// Makes one group of what waits. Breaks off when the writer was told to end, with whom that tells, or when
+    /// the disk failed.
     fn commit_with_all_that_wait(
         &mut self,
-        first: Box<dyn Job>,
-        jobs: &mut mpsc::Receiver<Box<dyn Job>>,
-    ) -> bool {
-        let mut bytes = first.bytes();
-        let mut group = vec![first];
-        while group.len() < GROUP_UNITS && bytes < GROUP_BYTES {
-            let Ok(next) = jobs.try_recv() else { break };
-            bytes += next.bytes();
-            group.push(next);
-        }
-        let committed = self.commit(group);
+        first: Order,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> ControlFlow<Option<oneshot::Sender<()>>> {
+        let (mut group, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+        let told = loop {
+            match next {
+                Some(Order::Work(job)) => {
+                    bytes += job.bytes();
+                    group.push(job);
+                }
+                Some(Order::End(told)) => break Some(told),
+                None => break None,
+            }
+            let is_full = group.len() >= GROUP_UNITS || bytes >= GROUP_BYTES;
+            next = if is_full { None } else { orders.try_recv().ok() };
+        };
+        let committed = if group.is_empty() { Ok(()) } else { self.commit(group) };
         if let Err(error) = &committed {
             tracing::error!(error = %error, "the event log cannot be written any more");
             self.failed.cancel();
         }
-        committed.is_ok()
+        if told.is_some() || committed.is_err() {
+            ControlFlow::Break(told)
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     /// Commits one group and answers its callers. An error means that the disk failed.

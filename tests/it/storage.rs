@@ -11,15 +11,16 @@ use causeway::domain::event::{Appended, Sender, StoredEvent};
 use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
-use causeway::store::{Disk, DiskFaults, ReaderBatch, Store, StoreError, TailObserver};
+use causeway::store::{DATABASE_FILE, Disk, DiskFaults, ReaderBatch, Store, StoreError, TailObserver};
 use causeway::tasks::Tasks;
 use futures_util::future::{join, join_all};
 use serde_json::json;
-use tokio::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::log_model::{Push, Unwatched, entry, key, open, open_heard};
 use crate::support::gateway::{TestGateway, envelope};
-use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
+use crate::support::log::{beside, event_text, page, push, rows_of, sequences, step};
 use crate::support::secrets;
 use crate::support::sse_client::SseClient;
 
@@ -52,6 +53,20 @@ async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself()
     given.dedup();
     assert_eq!(given.len(), APPENDS, "no sequence twice");
     store.close().await;
+}
+
+// Whoever stops a gateway and copies the database file has copied everything.
+#[tokio::test]
+async fn a_gateway_that_was_stopped_leaves_everything_in_one_file() {
+    let mut gateway = TestGateway::start(Vec::new()).await;
+    for first in (1..=300).step_by(100) {
+        let events: Vec<String> = (first..first + 100).map(|at| step("run_kept", at)).collect();
+        push(&gateway, &events).await.expect(200);
+    }
+    gateway.stop().await;
+    let copy = tempfile::tempdir().expect("a directory");
+    std::fs::copy(gateway.data_dir().join(DATABASE_FILE), copy.path().join(DATABASE_FILE)).expect("a copy");
+    assert_eq!(rows_of(&beside(copy.path()), "run_kept"), 300);
 }
 
 /// Counts what followers are told.
@@ -104,17 +119,26 @@ impl DiskFaults for SlowDisk {
     }
 }
 
+/// Where work of a simulated disk waits for threads.
+fn aside() -> Runtime {
+    let aside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    aside.expect("a runtime")
+}
+
+/// A store on a [`SlowDisk`].
+async fn open_slow(directory: &Path, aside: &Runtime) -> Store {
+    let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
+    let (clock, entropy, tasks) = (Clock::system(), Entropy::seeded(1), Tasks::on_one_thread());
+    let disk = Disk::simulated(Arc::new(SlowDisk), aside.handle().clone());
+    Store::open_on(disk, directory, clock, &entropy, tasks, heard).await.expect("a store")
+}
+
 // what waits for the log is bounded, what is new is refused at once, and what was taken is kept.
 #[tokio::test(start_paused = true)]
 async fn beyond_its_queue_the_log_refuses_what_is_new_and_drops_nothing() {
     const PUSHES: u32 = 3000;
-    let aside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let aside = aside.expect("a runtime");
-    let directory = tempfile::tempdir().expect("a directory");
-    let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
-    let (clock, entropy, tasks) = (Clock::system(), Entropy::seeded(1), Tasks::on_one_thread());
-    let disk = Disk::simulated(Arc::new(SlowDisk), aside.handle().clone());
-    let store = Store::open_on(disk, directory.path(), clock, &entropy, tasks, heard).await.expect("a store");
+    let (aside, directory) = (aside(), tempfile::tempdir().expect("a directory"));
+    let store = open_slow(directory.path(), &aside).await;
     let begun = Instant::now();
     let push = async |id: u32| {
         let push = Push { id, sequence: None, content: 0, ends: false };
@@ -131,6 +155,26 @@ async fn beyond_its_queue_the_log_refuses_what_is_new_and_drops_nothing() {
     }
     assert!((1..=1100).contains(&stored), "{stored} waited");
     assert_eq!(rows_of(&beside(directory.path()), "run_1"), stored);
+    aside.shutdown_background();
+}
+
+// L1, L2: whoever is let into the directory finds all that will ever be written by whoever had it before.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_after_the_log_was_closed() {
+    let (aside, directory) = (aside(), tempfile::tempdir().expect("a directory"));
+    let store = open_slow(directory.path(), &aside).await;
+    let event = |id| vec![entry(1, Push { id, sequence: None, content: 0, ends: false })];
+    // Its caller is gone before the disk has it.
+    let gone = timeout(Duration::from_secs(1), store.append_batch(Sender::Client, event(1))).await;
+    gone.expect_err("a disk that takes a minute");
+    store.close().await;
+    let refused = store.append_batch(Sender::Client, event(2)).await.expect_err("the log is closed");
+    assert!(matches!(refused, StoreError::Closed), "{refused}");
+    let next = open_slow(directory.path(), &aside).await;
+    let appended = next.append_batch(Sender::Client, event(3)).await.expect("a commit");
+    assert!(matches!(appended[..], [Appended::Stored(at)] if at.get() == 2), "{appended:?}");
+    assert_eq!(rows_of(&beside(directory.path()), "run_1"), 2);
+    next.close().await;
     aside.shutdown_background();
 }
 
