@@ -3,7 +3,7 @@
 //! Two crates share one bundled SQLite. `rusqlite` serves the writer and the page readers, whose cost per
 //! statement decides what an event costs; `sqlx` migrates the schema and serves the lists.
 //! Invariant: once it is open, the writer alone writes, and everything that is acknowledged went through
-//! `writer::Writer` and is on disk.
+//! `queue::Writer` and is on disk.
 
 mod append;
 mod audit;
@@ -23,6 +23,7 @@ mod nonces;
 mod page;
 mod peer_entries;
 mod position;
+mod queue;
 mod quotas;
 mod readers;
 mod retention;
@@ -59,8 +60,9 @@ pub use self::tokens::TokenRecord;
 pub use self::writer::TailObserver;
 
 use self::audit::AuditChain;
+use self::queue::Writer;
 use self::readers::Readers;
-use self::writer::{Writer, WriterThread};
+use self::writer::WriterThread;
 use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::metrics::Metrics;

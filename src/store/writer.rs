@@ -23,6 +23,7 @@ use super::checkpoint::{self, Checkpointer};
 use super::disk::{Disk, DiskFaults};
 use super::error::StoreError;
 use super::heads::Heads;
+use super::queue::{Job, Order};
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::{StreamNo, StreamState};
@@ -31,8 +32,6 @@ use crate::metrics::Metrics;
 use crate::mutants::mutant;
 use crate::tasks::Tasks;
 
-/// Units that may wait for the writer; beyond it a caller waits, or is told that the log is overloaded.
-const QUEUE: usize = 1024;
 /// Units in one group.
 const GROUP_UNITS: usize = 1024;
 /// Bytes of events in one group.
@@ -61,140 +60,6 @@ pub(super) struct Unit<'a> {
     pub(super) late: u64,
 }
 
-/// One unit of work, with the way back to its caller.
-trait Job: Send {
-    /// About how many bytes it will write.
-    fn bytes(&self) -> usize;
-    /// Does the work; answers why it must not be kept.
-    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError>;
-    /// Tells the caller, once the fate of the group is known.
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
-}
-
-struct Task<T, W> {
-    bytes: usize,
-    work: Option<W>,
-    result: Option<Result<T, StoreError>>,
-    caller: oneshot::Sender<Result<T, StoreError>>,
-}
-
-impl<T, W> Job for Task<T, W>
-where
-    T: Send,
-    W: FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send,
-{
-    fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        let result = work(unit);
-        let kept = result.as_ref().map(|_| ()).map_err(StoreError::clone);
-        self.result = Some(result);
-        kept
-    }
-
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let result = match (self.result, committed) {
-            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
-            (Some(Ok(value)), Ok(())) => Ok(value),
-            (None, Ok(())) => Err(StoreError::Failed("a unit of work panicked".to_owned())),
-        };
-        // A caller that has gone away changes nothing: the work is done.
-        let _ = self.caller.send(result);
-    }
-}
-
-/// What waits in the queue.
-enum Order {
-    Work(Box<dyn Job>),
-    /// Nothing is to be written after this; dropped once the connection is closed.
-    End(oneshot::Sender<()>),
-}
-
-/// The way to the writer, cheap to clone.
-#[derive(Clone)]
-pub(super) struct Writer {
-    queue: mpsc::Sender<Order>,
-    /// The last group was refused.
-    troubled: Arc<AtomicBool>,
-}
-
-impl Writer {
-    /// Starts the writer, on a thread of its own unless the disk is simulated. It ends when it is told to, when
-    /// every handle is gone, or when the disk fails, which it then says.
-    pub(super) fn start(
-        mut thread: WriterThread,
-        database: &Path,
-        tasks: &Tasks,
-    ) -> Result<Self, StoreError> {
-        let (queue, orders) = mpsc::channel(QUEUE);
-        let troubled = Arc::clone(&thread.troubled);
-        match thread.faults.clone() {
-            Some(faults) => tasks.spawn_aside(thread.serve_here(faults, orders)),
-            None => {
-                thread.checkpointer = Some(Checkpointer::start(database)?);
-                std::thread::Builder::new()
-                    .name("log-writer".to_owned())
-                    .spawn(move || thread.serve(orders))
-                    .map_err(|error| {
-                        StoreError::Failed(format!("the writer thread cannot start: {error}"))
-                    })?;
-            }
-        }
-        Ok(Writer { queue, troubled })
-    }
-
-    /// Ends the writer, and answers when it has written what was asked of it before, and never will write again.
-    pub(super) async fn end(&self) {
-        let (done, ended) = oneshot::channel();
-        // An error means that it has ended already.
-        if self.queue.send(Order::End(done)).await.is_ok() {
-            let _ = ended.await;
-        }
-    }
-
-    /// True when the last group was refused: the disk was full, say.
-    pub(super) fn is_troubled(&self) -> bool {
-        self.troubled.load(Ordering::Relaxed)
-    }
-
-    /// Runs one unit of work and answers after it is durable. Waits for a place in the queue.
-    /// `bytes` is about what the unit will write.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, answer) = boxed(bytes, work);
-        self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-
-    /// As [`Writer::run`], but fails at once when the queue is full.
-    pub(super) async fn run_or_refuse<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (job, answer) = boxed(bytes, work);
-        self.queue.try_send(Order::Work(job)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })?;
-        answer.await.map_err(|_| StoreError::Closed)?
-    }
-}
-
-fn boxed<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
-) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
-    let (caller, answer) = oneshot::channel();
-    (Box::new(Task { bytes, work: Some(work), result: None, caller }), answer)
-}
-
 /// How a unit is set apart, so that it can be undone alone. A savepoint copies every page the unit changes.
 #[derive(Clone, Copy)]
 enum Apart {
@@ -216,6 +81,8 @@ pub(super) struct WriterThread {
     troubled: Arc<AtomicBool>,
     heads: Heads,
     chain: AuditChain,
+    /// As of the last group; another's commit moves it.
+    data_version: Option<i64>,
 }
 
 impl WriterThread {
@@ -239,7 +106,32 @@ impl WriterThread {
             troubled: Arc::default(),
             heads: Heads::default(),
             chain,
+            data_version: None,
         }
+    }
+
+    /// True while the last group was refused.
+    pub(super) fn troubled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.troubled)
+    }
+
+    /// Serves on a thread of its own, unless the disk is simulated.
+    pub(super) fn start(
+        mut self,
+        orders: mpsc::Receiver<Order>,
+        database: &Path,
+        tasks: &Tasks,
+    ) -> Result<(), StoreError> {
+        if let Some(faults) = self.faults.clone() {
+            tasks.spawn_aside(self.serve_here(faults, orders));
+            return Ok(());
+        }
+        self.checkpointer = Some(Checkpointer::start(database)?);
+        let thread = std::thread::Builder::new().name("log-writer".to_owned());
+        thread
+            .spawn(move || self.serve(orders))
+            .map_err(|error| StoreError::Failed(format!("the writer thread cannot start: {error}")))?;
+        Ok(())
     }
 
     fn serve(mut self, mut orders: mpsc::Receiver<Order>) {
@@ -345,6 +237,7 @@ impl WriterThread {
         let now_ms = self.clock.now_ms();
         let mut appended: BTreeMap<StreamNo, Vec<StoredEvent>> = BTreeMap::new();
         self.execute("BEGIN IMMEDIATE")?;
+        self.look_for_others()?;
         let apart = if group.len() == 1 { Apart::Transaction } else { Apart::Savepoint };
         for job in group {
             for (stream, event) in self.run_unit(job.as_mut(), apart, now_ms)? {
@@ -368,6 +261,18 @@ impl WriterThread {
         self.chain.committed();
         self.publish(&moved, appended);
         self.heads.trim();
+        Ok(())
+    }
+
+    /// Nobody else writes here while the lock on the directory holds, which no file system on a network promises:
+    /// what another has written is read anew, not overwritten from memory.
+    fn look_for_others(&mut self) -> Result<(), StoreError> {
+        let version = "PRAGMA data_version";
+        let version = self.connection.prepare_cached(version)?.query_row([], |row| row.get(0))?;
+        if self.data_version.replace(version).is_some_and(|before| before != version) {
+            tracing::error!("another process has written to this log: only one may have its directory");
+            self.forget();
+        }
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::log_model::{Push, Unwatched, entry, key, open, open_heard};
+use crate::log_model::{Push, Unwatched, entry, key, open, open_heard, place};
 use crate::support::gateway::{TestGateway, envelope};
 use crate::support::log::{beside, event_text, page, push, rows_of, sequences, step};
 use crate::support::secrets;
@@ -176,6 +176,27 @@ async fn nothing_is_written_after_the_log_was_closed() {
     assert_eq!(rows_of(&beside(directory.path()), "run_1"), 2);
     next.close().await;
     aside.shutdown_background();
+}
+
+// Whatever a lock on the directory is worth where it lies: what another wrote is not overwritten from memory.
+#[tokio::test]
+async fn what_another_process_wrote_is_gone_on_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path(), &Clock::system(), &Arc::default()).await;
+    let append = async |id| {
+        let event = entry(1, Push { id, sequence: None, content: 0, ends: false });
+        store.append_batch(Sender::Client, vec![event]).await.expect("a commit")[0].clone()
+    };
+    assert_eq!(append(1).await, Appended::Stored(place(1)));
+    let another =
+        "INSERT INTO events SELECT position + 1, x'00', received_at, flags, checksum, json FROM events;
+                   UPDATE streams SET last_sequence = 2, event_count = 2";
+    beside(directory.path()).execute_batch(another).expect("another's event");
+    assert_eq!(append(2).await, Appended::Stored(place(3)));
+    let run = store.find_run(&key(1)).await.expect("an answer").expect("the run");
+    let state = store.stream_state(run.stream_no).await.expect("a state");
+    assert_eq!((state.last, state.holes.len()), (3, 0));
+    store.close().await;
 }
 
 // L6: a hole is seen with the event that made it, or a follower would pass over it in silence.
