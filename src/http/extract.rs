@@ -22,7 +22,9 @@ use crate::domain::limits;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::headers;
 use crate::protocol::problem::Problem;
+use crate::services::admission::Action;
 use crate::services::identity::{Identity, Who};
+use crate::services::roster::Actor;
 
 /// What follows a request over all hops.
 #[derive(Debug, Clone)]
@@ -70,6 +72,29 @@ impl<S: Send + Sync> FromRequestParts<S> for Known {
         // A route outside the authentication layer has no callers.
         let unknown = || Problem::new(ErrorCode::InternalError, "the caller was not asked who it is");
         Ok(Known(parts.extensions.get::<Arc<Identity>>().cloned().ok_or_else(unknown)?))
+    }
+}
+
+/// An operator who calls: nobody else gets past it.
+pub(super) struct Operator {
+    /// Who it is, for the audit.
+    pub(super) by: Actor,
+    pub(super) known: Known,
+}
+
+impl FromRequestParts<State> for Operator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
+        let known = Known::from_request_parts(parts, state).await?;
+        let Ok(context) = Context::from_request_parts(parts, state).await;
+        state.admission.admit_untenanted(&known, Action::Administer, &context.correlation_id)?;
+        let by = Actor {
+            tenant: String::new(),
+            subject: known.who.subject(),
+            correlation_id: context.correlation_id,
+        };
+        Ok(Operator { by, known })
     }
 }
 

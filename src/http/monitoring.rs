@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Known, Query};
+use super::extract::{Context, Operator, Query};
 use super::peers::{no_such_peer, page_by_peer, parse_id};
 use super::reply;
 use super::state::State;
@@ -26,10 +26,9 @@ use crate::services::links::Link;
 pub(super) async fn list_links(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     page_by_peer(&context, &uri, state.links.all(), |link| link.peer.id(), link_view)
 }
 
@@ -37,10 +36,9 @@ pub(super) async fn list_links(
 pub(super) async fn show_link(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
     Path(peer_id): Path<String>,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let link = state.links.find(&parse_id(&peer_id)?).ok_or_else(no_such_peer)?;
     Ok(reply::json(StatusCode::OK, &context, json!({ "link": link_view(&link) })))
 }
@@ -106,9 +104,8 @@ fn operation_view((operation, refusal): &(Operation, Option<Rule>)) -> Value {
 pub(super) async fn topology(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let links = state.links.all();
     let own = state.identity.stack_id.as_str();
     let mut nodes = vec![own_node(&state)];
@@ -206,10 +203,9 @@ fn edges(own: &str, link: &Link) -> Vec<Value> {
 pub(super) async fn list_deliveries(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let query = Query::of(&uri);
     let limit = query.limit(limits::LIST_PAGE_DEFAULT, limits::LIST_PAGE)?;
     let states = ["reserved", "sending", "unknown", "forwarded", "refused", "expired"];
@@ -265,9 +261,8 @@ fn delivery_view(delivery: &DeliveryRecord, now_ms: i64) -> Value {
 pub(super) async fn list_alerts(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let (held, now_ms) = state.alerts.now().await.map_err(Problem::from)?;
     let items: Vec<Value> = held.iter().map(alerts::shown).collect();
     let body = json!({ "items": items, "evaluated_at": rfc3339(now_ms) });

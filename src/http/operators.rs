@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Known, Query, read_json};
+use super::extract::{Context, Known, Operator, Query, read_json};
 use super::peers::{no_such_peer, parse_id};
 use super::reply;
 use super::state::State;
@@ -25,6 +25,7 @@ use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::services::admission::{Action, Direction, Object};
 use crate::services::identity::{Client, Who};
+use crate::services::roster::Actor;
 use crate::services::tokens::{NewToken, TokenRecord};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -51,11 +52,10 @@ struct TokenBody {
 pub(super) async fn create_token(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, known }: Operator,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let body: TokenBody = read_json(&state, (&known, &sent), body).await?;
     let new = NewToken {
         tenant: match body.tenant_id.as_deref() {
@@ -78,9 +78,8 @@ pub(super) async fn create_token(
 pub(super) async fn list_tokens(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let items: Vec<Value> = state.tokens.list().iter().map(token_view).collect();
     Ok(reply::json(StatusCode::OK, &context, json!({ "items": items })))
 }
@@ -89,10 +88,9 @@ pub(super) async fn list_tokens(
 pub(super) async fn revoke_token(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, .. }: Operator,
     Path(token_id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let tokens = state.tokens.clone();
     let record = state.see_through(async move { tokens.revoke(&token_id, &by).await }).await?;
     Ok(reply::json(StatusCode::OK, &context, json!({ "token": token_view(&record) })))
@@ -174,9 +172,8 @@ struct RotateBody {
 pub(super) async fn list_keys(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     Ok(reply::json(StatusCode::OK, &context, key_ring(&state)))
 }
 
@@ -184,11 +181,10 @@ pub(super) async fn list_keys(
 pub(super) async fn rotate_key(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, known }: Operator,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let body: RotateBody = read_json(&state, (&known, &sent), body).await?;
     let overlap = duration("overlap", body.overlap.as_deref(), LONGEST_OVERLAP)?;
     let own_keys = state.own_keys.clone();
@@ -200,9 +196,8 @@ pub(super) async fn rotate_key(
 pub(super) async fn cancel_rotation(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, .. }: Operator,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let own_keys = state.own_keys.clone();
     state.see_through(async move { own_keys.cancel_rotation(&by).await }).await?;
     Ok(reply::json(StatusCode::OK, &context, key_ring(&state)))
@@ -239,28 +234,22 @@ fn key_views(state: &State) -> Vec<Value> {
 pub(super) async fn drain(
     shared: Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, .. }: Operator,
 ) -> Result<Response, ApiError> {
-    set_intake(&shared.0, &context, &known, true).await
+    set_intake(&shared.0, &context, &by, true).await
 }
 
 /// Takes new work again.
 pub(super) async fn resume(
     shared: Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, .. }: Operator,
 ) -> Result<Response, ApiError> {
-    set_intake(&shared.0, &context, &known, false).await
+    set_intake(&shared.0, &context, &by, false).await
 }
 
-async fn set_intake(
-    state: &State,
-    context: &Context,
-    known: &Known,
-    held: bool,
-) -> Result<Response, ApiError> {
-    let by = state.operator(known, context)?;
-    state.own_keys.note_intake(held, &by).await?;
+async fn set_intake(state: &State, context: &Context, by: &Actor, held: bool) -> Result<Response, ApiError> {
+    state.own_keys.note_intake(held, by).await?;
     state.tasks.hold(held);
     let body = json!({ "intake": {
         "draining": !state.tasks.takes_work(),
@@ -275,10 +264,9 @@ async fn set_intake(
 pub(super) async fn list_audit(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
     uri: axum::http::Uri,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let query = Query::of(&uri);
     let limit = query.limit(100, 500)?;
     let text = |name: &str| query.find(name).map(|value| value.map(str::to_owned));
@@ -305,9 +293,8 @@ pub(super) async fn list_audit(
 pub(super) async fn policy(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let policy = state.admission.policy();
     let bridges: Vec<Value> = policy
         .bridges
@@ -349,11 +336,10 @@ struct EvaluateBody {
 pub(super) async fn evaluate(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { known, .. }: Operator,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    state.operator(&known, &context)?;
     let body: EvaluateBody = read_json(&state, (&known, &sent), body).await?;
     let peer = state.peers.find(&parse_id(&body.peer_id)?).ok_or_else(no_such_peer)?;
     let one_of = |field: &str, words: &[&str]| {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::extract::{Context, Known};
+use super::extract::{Context, Operator};
 use super::reply;
 use super::state::State;
 use crate::protocol::error_code::ErrorCode;
@@ -73,10 +73,8 @@ async fn health(state: &State, context: &Context, service: &str) -> Result<Respo
 /// The same, for operators only.
 pub(super) async fn metrics_for_operators(
     shared: Shared<State>,
-    context: Context,
-    known: Known,
+    _operator: Operator,
 ) -> Result<Response, ApiError> {
-    shared.0.operator(&known, &context)?;
     Ok(metrics(shared).await)
 }
 

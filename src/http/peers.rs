@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::extract::{Context, Known, Query, method_not_allowed, read_json};
+use super::extract::{Context, Known, Operator, Query, method_not_allowed, read_json};
 use super::reply;
 use super::runs::segment;
 use super::state::State;
@@ -253,11 +253,10 @@ pub(super) fn no_such_peer() -> Problem {
 pub(super) async fn enrol(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, known }: Operator,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let options = read_entry(&state, (&known, &sent), body).await?;
     let roster = state.roster.clone();
     let peer = state.see_through(async move { roster.enrol(options, &by).await }).await?;
@@ -273,12 +272,11 @@ pub(super) async fn enrol(
 pub(super) async fn update(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    Operator { by, known }: Operator,
     PeerNamed(peer_id): PeerNamed,
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let options = read_entry(&state, (&known, &sent), body).await?;
     if options.peer_id != parse_id(&peer_id)? {
         let message = "`peer_id` is not the peer of the path: an id does not change";
@@ -292,11 +290,9 @@ pub(super) async fn update(
 /// Removes an enrolled peer.
 pub(super) async fn remove(
     Shared(state): Shared<State>,
-    context: Context,
-    known: Known,
+    Operator { by, .. }: Operator,
     PeerNamed(peer_id): PeerNamed,
 ) -> Result<Response, ApiError> {
-    let by = state.operator(&known, &context)?;
     let (roster, id) = (state.roster.clone(), parse_id(&peer_id)?);
     state.see_through(async move { roster.remove(&id, &by).await }).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -365,7 +361,7 @@ pub(super) fn serves_operators(state: &State, extensions: &Extensions) -> bool {
 pub(super) async fn by_verb(
     Shared(state): Shared<State>,
     context: Context,
-    known: Known,
+    operator: Result<Operator, ApiError>,
     uri: Uri,
     Path(segment): Path<String>,
     sent: HeaderMap,
@@ -374,7 +370,7 @@ pub(super) async fn by_verb(
     let Some(verb) = verb_of(uri.path()) else {
         return Err(method_not_allowed(&["GET", "HEAD", "PUT", "DELETE"]).into());
     };
-    let by = state.operator(&known, &context)?;
+    let Operator { by, known } = operator?;
     let id = parse_id(segment.strip_suffix(&format!(":{verb}")).unwrap_or(&segment))?;
     let standing = match verb {
         "revoke" => Standing::Revoked,

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::extract::{Context, Known};
 use super::options::ServerOptions;
 use super::streams::StreamSlots;
 use crate::clock::Clock;
@@ -11,7 +10,7 @@ use crate::entropy::Entropy;
 use crate::metrics::Metrics;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
-use crate::services::admission::{Action, Admission};
+use crate::services::admission::Admission;
 use crate::services::alerts::Alerts;
 use crate::services::audit_log::AuditLog;
 use crate::services::deliveries::Deliveries;
@@ -22,7 +21,7 @@ use crate::services::introductions::Introductions;
 use crate::services::links::Links;
 use crate::services::own_keys::OwnKeys;
 use crate::services::peers::Peers;
-use crate::services::roster::{Actor, Roster};
+use crate::services::roster::Roster;
 use crate::services::runs::Runs;
 use crate::services::sweep::Sweep;
 use crate::services::tokens::Tokens;
@@ -112,16 +111,6 @@ impl State {
     ) -> Result<T, Problem> {
         let stopped = |_| Problem::new(ErrorCode::Unavailable, "the gateway is stopping");
         self.tasks.spawn(change).await.unwrap_or_else(|error| Err(stopped(error)))
-    }
-
-    /// Lets only operators on, and says who it is for the audit.
-    pub(super) fn operator(&self, known: &Known, context: &Context) -> Result<Actor, Problem> {
-        self.admission.admit_untenanted(known, Action::Administer, &context.correlation_id)?;
-        Ok(Actor {
-            tenant: String::new(),
-            subject: known.who.subject(),
-            correlation_id: context.correlation_id.clone(),
-        })
     }
 }
 
