@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use causeway::clock::millis;
 use tokio::time::sleep;
 
+use super::node;
 use super::trace::Dice;
 use super::world::World;
 
@@ -49,8 +51,10 @@ pub(crate) async fn chaos(world: &World, seed: u64) {
     let jumps = async {
         loop {
             every(options.jump_every, &dice).await;
-            let (node, skew) = (dice.pick(nodes), options.skew.as_millis() as i64);
-            let by = dice.between(0, 2 * skew as u64 + 1) as i64 - skew;
+            let node = dice.pick(nodes);
+            // To another place around the true time: what is promised of signatures ends at a minute between two.
+            let by =
+                node::some_time(&dice, options.skew) + millis(node.clock.monotonic()) - node.clock.now_ms();
             net.trace.say(format_args!("the clock of {} jumps by {by} ms", node.host));
             node.clock.jump(by);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use causeway::app::{Gateway, Ground};
-use causeway::clock::Clock;
+use causeway::clock::{Clock, millis};
 use causeway::config::Config;
 use causeway::domain::grants::Operation;
 use causeway::domain::id::PeerId;
@@ -31,6 +31,12 @@ use super::trace::{Dice, lock};
 pub(crate) const LETTERS: [char; 3] = ['a', 'b', 'c'];
 /// Wall time at the start: noon of 2026-01-01, so that no clock that is off is in another day.
 const EPOCH_MS: i64 = 1_767_268_800_000;
+
+/// The beginning, as a clock shows it that is wrong by so much at most.
+pub(crate) fn some_time(dice: &Dice, skew: Duration) -> i64 {
+    let skew = millis(skew);
+    EPOCH_MS + dice.between(0, 2 * skew as u64 + 1) as i64 - skew
+}
 
 /// Data directories as they are before the first start: a key and an empty database.
 struct Templates {
@@ -133,8 +139,7 @@ impl Node {
             config.peers.push(peer);
         }
         let dice = Dice::new(seed, 10 + index as u64);
-        let skew = options.skew.as_millis() as i64;
-        let clock = Clock::running(EPOCH_MS + dice.between(0, 2 * skew as u64 + 1) as i64 - skew);
+        let clock = Clock::running(some_time(&dice, options.skew));
         let disk = Arc::new(SimDisk {
             host: host.clone(),
             net: Arc::clone(net),
