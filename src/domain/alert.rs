@@ -62,6 +62,8 @@ pub struct Observations {
     pub next_key_due_ms: Option<i64>,
     /// Why the log cannot be written.
     pub log: Option<LogTrouble>,
+    /// When a row of the log was last met that contradicts another or its checksum, and which.
+    pub damage: Option<(i64, String)>,
     /// Bytes of the write-ahead log.
     pub write_ahead_log: u64,
     /// Why the audit's copy cannot be written, and since when.
@@ -296,6 +298,7 @@ impl Found<'_> {
     /// What concerns no one peer or tenant.
     fn gateway(&mut self) {
         let seen = self.seen;
+        let damage = seen.damage.as_ref().filter(|(at_ms, _)| self.is_recent(*at_ms));
         let mut add = |code, severity, since_ms, message: String| {
             self.alerts.push(Alert { code, severity, subject: "gateway".to_owned(), since_ms, message });
         };
@@ -315,6 +318,13 @@ impl Found<'_> {
                 add(AlertCode::LogNotWritable, Severity::Critical, None, message);
             }
             None => {}
+        }
+        if let Some((at_ms, what)) = damage {
+            let message = format!(
+                "the log contradicts itself: {what}. What belongs to that row is answered 500, all else goes on. Keep \
+                 a copy of the data directory, and restore a backup"
+            );
+            add(AlertCode::LogDamaged, Severity::Critical, Some(*at_ms), message);
         }
         if seen.write_ahead_log > self.bounds.write_ahead_log {
             let message = format!(

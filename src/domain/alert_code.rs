@@ -49,6 +49,8 @@ pub enum AlertCode {
     DiskFull,
     /// The log cannot be written.
     LogNotWritable,
+    /// Rows of the log contradict each other.
+    LogDamaged,
     /// The write-ahead log grows beyond its bound.
     WriteAheadLogLarge,
     /// Forwards wait for too long.
@@ -69,7 +71,7 @@ pub enum AlertCode {
 
 impl AlertCode {
     /// Every code, for whoever must know them all.
-    pub const ALL: [AlertCode; 18] = [
+    pub const ALL: [AlertCode; 19] = [
         AlertCode::PeerUnreachable,
         AlertCode::PeerRefused,
         AlertCode::PeerDegraded,
@@ -80,6 +82,7 @@ impl AlertCode {
         AlertCode::RotationOverdue,
         AlertCode::DiskFull,
         AlertCode::LogNotWritable,
+        AlertCode::LogDamaged,
         AlertCode::WriteAheadLogLarge,
         AlertCode::ForwardsStuck,
         AlertCode::ForwardsGivenUp,
@@ -103,6 +106,7 @@ impl AlertCode {
             AlertCode::RotationOverdue => "rotation_overdue",
             AlertCode::DiskFull => "disk_full",
             AlertCode::LogNotWritable => "log_not_writable",
+            AlertCode::LogDamaged => "log_damaged",
             AlertCode::WriteAheadLogLarge => "write_ahead_log_large",
             AlertCode::ForwardsStuck => "forwards_stuck",
             AlertCode::ForwardsGivenUp => "forwards_given_up",

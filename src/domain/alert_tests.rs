@@ -136,6 +136,7 @@ fn the_gateways_own_troubles_are_told() {
     seen.log = Some(LogTrouble::Full);
     seen.audit_sink = Some((NOW - 7, "no such directory".to_owned()));
     seen.intake_held = true;
+    seen.damage = Some((NOW - 1, "inconsistent row in streams.status at 2".to_owned()));
     seen.quotas = vec![
         ("tnt_a".to_owned(), "runs_per_day", NOW - 1),
         ("tnt_b".to_owned(), "runs_per_day", NOW - ms(MEMORY)),
@@ -147,11 +148,14 @@ fn the_gateways_own_troubles_are_told() {
             "audit_sink_failing/gateway",
             "disk_full/gateway",
             "intake_held/gateway",
+            "log_damaged/gateway",
             "quota_exhausted/tenant:tnt_a",
             "rotation_overdue/gateway",
             "write_ahead_log_large/gateway",
         ]
     );
+    seen.damage = Some((NOW - ms(MEMORY), String::new()));
+    assert!(told(&seen).iter().all(|(id, _)| id != "log_damaged/gateway"));
     seen.log = Some(LogTrouble::Failed("I/O error".to_owned()));
     assert!(told(&seen).contains(&("log_not_writable/gateway".to_owned(), Severity::Critical)));
 }

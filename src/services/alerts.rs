@@ -160,6 +160,7 @@ impl Shared {
             certificates,
             next_key_due_ms: own_keys.keys().next.as_ref().map(|(_, due_ms)| *due_ms),
             log,
+            damage: sweep.store.damage(),
             write_ahead_log: u64::try_from(sweep.metrics.log_bytes.get()).unwrap_or(0),
             audit_sink: audit.sink_failing(),
             quotas: quotas

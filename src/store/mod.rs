@@ -12,6 +12,7 @@ mod audit_verify;
 mod backup;
 mod checkpoint;
 mod connection;
+mod damage;
 mod deliveries;
 mod disk;
 mod error;
@@ -60,6 +61,7 @@ pub use self::tokens::TokenRecord;
 pub use self::writer::TailObserver;
 
 use self::audit::AuditChain;
+use self::damage::Damage;
 use self::queue::Writer;
 use self::readers::Readers;
 use self::writer::WriterThread;
@@ -112,6 +114,7 @@ pub struct Store {
     pool: SqlitePool,
     disk: Disk,
     clock: Clock,
+    damage: Damage,
     incarnation: Arc<str>,
     audit_origin: Arc<str>,
     audit_moved: Arc<Notify>,
@@ -178,11 +181,13 @@ impl Store {
         let failed = CancellationToken::new();
         let connection = connection::open_writer(database)?;
         let thread = WriterThread::new(connection, &disk, clock.clone(), heard, failed.clone(), chain);
-        let writer = Writer::start(thread, database, &tasks)?;
+        let damage = Damage::none(&clock);
+        let writer = Writer::start(thread, database, damage.clone(), &tasks)?;
         Ok(Store {
             clock,
             writer,
-            readers: Readers::open(database, tasks)?,
+            readers: Readers::open(database, damage.clone(), tasks)?,
+            damage,
             pool,
             disk,
             incarnation: Arc::from(incarnation),
@@ -202,6 +207,12 @@ impl Store {
     /// Cancelled when the disk failed underneath: nothing can be written any more.
     pub fn failed(&self) -> &CancellationToken {
         &self.failed
+    }
+
+    /// When a row was last met that contradicts another or its checksum, in milliseconds since the Unix epoch,
+    /// and which.
+    pub fn damage(&self) -> Option<(i64, String)> {
+        self.damage.last()
     }
 
     /// Whether the log can be written. Costs nothing while writes succeed; after a failed one it tries, so

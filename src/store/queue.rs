@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::Damage;
 use super::error::StoreError;
 use super::writer::{Unit, WriterThread};
 use crate::tasks::Tasks;
@@ -71,16 +72,22 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Order>,
     /// The last group was refused.
     troubled: Arc<AtomicBool>,
+    damage: Damage,
 }
 
 impl Writer {
     /// Starts the writer. It ends when it is told to, when every handle is gone, or when the disk fails, which it
     /// then says.
-    pub(super) fn start(thread: WriterThread, database: &Path, tasks: &Tasks) -> Result<Self, StoreError> {
+    pub(super) fn start(
+        thread: WriterThread,
+        database: &Path,
+        damage: Damage,
+        tasks: &Tasks,
+    ) -> Result<Self, StoreError> {
         let (queue, orders) = mpsc::channel(QUEUE);
         let troubled = thread.troubled();
         thread.start(orders, database, tasks)?;
-        Ok(Writer { queue, troubled })
+        Ok(Writer { queue, troubled, damage })
     }
 
     /// Ends the writer, and answers when it has written what was asked of it before, and never will write again.
@@ -106,7 +113,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?)
     }
 
     /// As [`Writer::run`], but fails at once when the queue is full.
@@ -120,7 +127,7 @@ impl Writer {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?)
     }
 }
 

@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection;
+use super::damage::Damage;
 use super::error::StoreError;
 use crate::tasks::Tasks;
 
@@ -27,18 +28,20 @@ pub(super) struct Readers {
     path: Arc<Path>,
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    damage: Damage,
     tasks: Tasks,
 }
 
 impl Readers {
     /// Opens the connections.
-    pub(super) fn open(path: &Path, tasks: Tasks) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, damage: Damage, tasks: Tasks) -> Result<Self, StoreError> {
         let count = if tasks.stay_on_one_thread() { 1 } else { READERS };
         let idle = (0..count).map(|_| connection::open_reader(path)).collect::<Result<Vec<_>, _>>()?;
         Ok(Readers {
             path: Arc::from(path),
             idle: Arc::new(Mutex::new(idle)),
             permits: Arc::new(Semaphore::new(count)),
+            damage,
             tasks,
         })
     }
@@ -66,7 +69,7 @@ impl Readers {
         permit: OwnedSemaphorePermit,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Reading<T> {
-        let (idle, path) = (Arc::clone(&self.idle), Arc::clone(&self.path));
+        let (idle, path, damage) = (Arc::clone(&self.idle), Arc::clone(&self.path), self.damage.clone());
         let work = self.tasks.blocking(move || {
             let _permit = permit;
             let lent = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -80,7 +83,7 @@ impl Readers {
                 Err(error) => Err(error.into()),
             };
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            result
+            damage.note(result)
         });
         Box::pin(async move { work.await.map_err(|_| StoreError::Closed)? })
     }

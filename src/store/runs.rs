@@ -208,7 +208,7 @@ impl Store {
         let row =
             sqlx::query(sql).bind(key.tenant.as_str()).bind(key.run.as_str()).fetch_optional(&self.pool);
         let row = self.disk.wait_for(row).await?;
-        row.as_ref().map(decode).transpose()
+        self.damage.note(row.as_ref().map(decode).transpose())
     }
 
     /// Runs of a tenant, newest first, after `(created_at, run_id)`, with this status if one is given.
@@ -236,7 +236,7 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool);
         let rows = self.disk.wait_for(rows).await?;
-        rows.iter().map(decode).collect()
+        self.damage.note(rows.iter().map(decode).collect())
     }
 
     /// Runs whose end is not here yet and whose home is elsewhere, after `(tenant, run)`.
@@ -251,7 +251,7 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool);
         let rows = self.disk.wait_for(rows).await?;
-        rows.iter().map(decode).collect()
+        self.damage.note(rows.iter().map(decode).collect())
     }
 
     /// Every run with a home elsewhere, after `(tenant, run)`: what the index file lists.
@@ -266,7 +266,7 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool);
         let rows = self.disk.wait_for(rows).await?;
-        rows.iter().map(decode).collect()
+        self.damage.note(rows.iter().map(decode).collect())
     }
 
     /// The home answered that it does not know the run any more.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{ALERTS, ids, until_alert, until_over};
 use crate::support::forwards::FORWARD;
 use crate::support::gateway::{TENANT, TestGateway, forward_body, peer, test_config};
+use crate::support::log::{beside, page, push, sequences, step};
 use crate::support::orchestrator::ScriptedOrchestrator;
 use crate::support::pair::{Operator, Pair, Plan};
 
@@ -154,6 +155,27 @@ async fn an_audit_sink_that_cannot_be_written_and_a_log_that_grew() {
     // Whatever is audited next rings the copy.
     gateway.post("/v1/federation/gateway:resume", &json!({})).await.expect(200);
     until_over(&gateway, "audit_sink_failing/gateway").await;
+}
+
+// M-03: a row that contradicts another is not served, and told of for as long as it is met.
+#[tokio::test]
+async fn a_damaged_row_is_told_of() {
+    let mut gateway = TestGateway::start_with(impatient(), Vec::new()).await;
+    push(&gateway, &[step("run_kept", 1), step("run_hurt", 1), step("run_hurt", 2)]).await.expect(200);
+    gateway.stop().await;
+    let hurt = "UPDATE streams SET status = 'hurt' WHERE stream_id = 'run/run_hurt'";
+    assert_eq!(beside(&gateway.data_dir()).execute(hurt, []), Ok(1));
+    gateway.start_again().await.expect("it starts");
+    assert_eq!(sequences(&page(&gateway, "run_kept", 0).await.expect(200)), [1]);
+    assert!(ids(&gateway.get(ALERTS).await.expect(200)).is_empty());
+    page(&gateway, "run_hurt", 0).await.expect(500);
+    let alert = until_alert(&gateway, "log_damaged/gateway").await;
+    assert_eq!(alert["severity"], "critical");
+    assert!(
+        alert["message"].as_str().is_some_and(|text| text.contains("runs.status at run_hurt")),
+        "{alert}"
+    );
+    assert_eq!(sequences(&page(&gateway, "run_kept", 0).await.expect(200)), [1]);
 }
 
 // M-03, R-25
