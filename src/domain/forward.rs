@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::mutants::mutant;
 
-/// The code with which a gateway turns away a process that bears another's name.
-pub const PEER_ID_CONFLICT: &str = "peer_id_conflict";
+/// True for a refusal of who asks, now, and not of the run: two clocks differ, or another process has the name we
+/// came under. The run was not looked at, and both are set right sooner or later.
+pub fn is_for_now(status: u16, code: Option<&str>) -> bool {
+    matches!((status, code), (401, Some("signature_expired")) | (409, Some("peer_id_conflict")))
+}
 
 /// Where a forward stands, as stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -124,8 +127,7 @@ pub fn classify(fact: AttemptFact<'_>) -> AttemptOutcome {
             // Something on the way sent the request twice: the other one may have been served.
             401 if code == Some("signature_replayed") => Unknown,
             409 if code == Some("request_in_progress") => Unknown,
-            // Another process has the name we came under: it was not us that was refused, nor for good.
-            409 if code == Some(PEER_ID_CONFLICT) => NotSent,
+            401 | 409 if is_for_now(status, code) => NotSent,
             501 | 505 | 508 => Refused,
             500..=599 if not_started => NotSent,
             500..=599 => Unknown,
@@ -256,8 +258,10 @@ mod tests {
         assert_eq!(classify(busy), Unknown, "a gateway still at work on our key has not refused it");
         let heard_before = coded(401, "signature_replayed");
         assert_eq!(classify(heard_before), Unknown, "what was heard before may have been served");
-        let superseded = coded(409, PEER_ID_CONFLICT);
+        let superseded = coded(409, "peer_id_conflict");
         assert_eq!(classify(superseded), NotSent, "the right process may come back");
+        assert_eq!(classify(coded(401, "signature_expired")), NotSent, "a clock may be set right");
+        assert_eq!(classify(coded(401, "signature_invalid")), Refused);
         for (status, expected) in [(401, Unknown), (409, Unknown), (404, Refused), (429, NotSent)] {
             let cut = AttemptFact::Answered {
                 status,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::peer::{Peer, Refusal};
 use crate::clock::Clock;
 use crate::domain::breaker::Outcome;
-use crate::domain::forward::{AttemptFact, AttemptOutcome, PEER_ID_CONFLICT, classify};
+use crate::domain::forward::{AttemptFact, AttemptOutcome, classify, is_for_now};
 use crate::domain::limits;
 use crate::failpoint;
 use crate::metrics::{Metrics, PeerOutcome};
@@ -247,7 +247,7 @@ pub(super) fn problem_of(peer: &Peer, cause: &Cause) -> Problem {
         Cause::Answered { status, error } if error.not_started && *status >= 500 && *status != 508 => {
             not_started(ErrorCode::ForwardFailed).with("retryable", true)
         }
-        Cause::Answered { status: 409, error } if error.code.as_deref() == Some(PEER_ID_CONFLICT) => {
+        Cause::Answered { status, error } if is_for_now(*status, error.code.as_deref()) => {
             not_started(ErrorCode::ForwardFailed).with("retryable", true)
         }
         Cause::Answered { status, error } => refusal(*status, error, message),

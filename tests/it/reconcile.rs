@@ -281,27 +281,58 @@ async fn a_key_the_peer_may_have_forgotten_is_not_sent_again() {
 // F2: whoever has our name may go, so the forward waits for that as long as it may, and no longer.
 #[tokio::test]
 async fn a_name_that_another_process_bears_holds_a_forward_and_does_not_end_it() {
+    is_held(409, "peer_id_conflict").await;
+}
+
+// F2: clocks are set right sooner or later.
+#[tokio::test]
+async fn a_clock_that_is_off_holds_a_forward_and_does_not_end_it() {
+    is_held(401, "signature_expired").await;
+}
+
+// F3: a run that was made before a clock was off is found once it is right.
+#[tokio::test]
+async fn a_clock_that_is_off_does_not_end_a_forward_whose_run_may_exist() {
+    let home = ScriptedOrchestrator::start().await;
+    let gateway = TestGateway::with_orchestrator(&home.base_url()).await;
+    home.next_creates([CreateFault::DropAnswer]);
+    home.creates(refusal(401, "signature_expired"));
+    let unknown = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(504);
+    assert_eq!(unknown.code(), "forward_outcome_unknown");
+    home.until("the reconciler", |truth| truth.creates().len() > 4).await;
+    home.creates(CreateFault::Ok);
+    let forward = forward_once(&gateway, &forward_id(&unknown), "forwarded").await;
+    assert_eq!(home.truth().runs_created().len(), 1);
+    gateway
+        .get(&format!("/v1/federation/runs/{}", forward["run_id"].as_str().expect("a run")))
+        .await
+        .expect(200);
+}
+
+/// Refuses a create under this code.
+fn refusal(code: u16, name: &str) -> CreateFault {
+    let body = json!({ "error": { "code": name, "message": "not now" } });
+    CreateFault::Status { code, retry_after: None, body: Some(body) }
+}
+
+/// A refusal that is no final one: whoever waits gets the run if it goes, and nobody is told no for good.
+async fn is_held(code: u16, name: &str) {
     let home = ScriptedOrchestrator::start().await;
     let mut config = test_config();
     config.forward.background_deadline = Duration::from_secs(2);
     let peers = vec![peer("stk_b", &home.base_url(), PeerKind::Orchestrator)];
     let gateway = TestGateway::start_with(config, peers).await;
-    let conflict = || CreateFault::Status {
-        code: 409,
-        retry_after: None,
-        body: Some(json!({ "error": { "code": "peer_id_conflict", "message": "two processes" } })),
-    };
-    // A caller who waits gets the run once the other process is gone.
-    home.next_creates([conflict()]);
+    // A caller who waits gets the run once it is over.
+    home.next_creates([refusal(code, name)]);
     gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(200);
     assert_eq!(home.truth().creates().len(), 2);
     // Or hears that nothing was started, and may ask again.
-    home.creates(conflict());
+    home.creates(refusal(code, name));
     let refused = gateway.post(FORWARD, &keyed_body("stk_b", "k2")).await.expect(502);
     let error = &refused.json["error"];
     assert_eq!((&error["code"], &error["retryable"]), (&json!("forward_failed"), &json!(true)));
     assert_eq!(error["details"]["outcome"], "not_started");
-    assert_eq!(error["details"]["upstream_code"], "peer_id_conflict");
+    assert_eq!(error["details"]["upstream_code"], name);
     // In the background it goes on to its deadline, and ends there.
     let sent = [("prefer", "respond-async")];
     let accepted = gateway.post_with(FORWARD, &keyed_body("stk_b", "k3"), &sent).await.expect(202);
