@@ -30,7 +30,7 @@ use crate::protocol::problem::Problem;
 use crate::store::{ForwardRecord, Settlement, Store, StoreError};
 use crate::tasks::Tasks;
 
-/// The least pause between two attempts that nobody waits for, whatever the peer asks and its breaker still rests.
+/// The least pause between two attempts that nobody waits for, however short a one the peer or its breaker allows.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
 
 /// A forward as its task leaves it, and what its caller hears when there is no run.
