@@ -11,7 +11,7 @@ use super::audit::AuditRecord;
 use super::error::StoreError;
 use super::event_key;
 use super::heads::StreamHead;
-use super::position::{described, position, sequence_at};
+use super::position::{described, position};
 use super::writer::Unit;
 use crate::domain::event::{
     Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, Sequence, StoredEvent,
@@ -30,7 +30,6 @@ pub(super) const DERIVED: i64 = 1;
 /// The stored half of an event, to compare a newcomer with.
 struct Held {
     sequence: Sequence,
-    key: Vec<u8>,
     json: Vec<u8>,
 }
 
@@ -47,32 +46,39 @@ impl Unit<'_> {
         } else {
             event_key::pack(event.event_id.as_str())
         };
+        let held = self.held_by_id(stream_no, &key)?;
         let head = self.heads.get(self.connection, stream_no)?;
-        let rejection = refusal(head, sender, event);
-        let mut trial = head.head.clone();
-        if let Some(rejection) = rejection {
+        if let Some(rejection) = refusal(head, sender, event) {
             // Only what is new can be refused: a repeat of what is held is a duplicate whoever sends it.
-            return Ok(match self.held_as(stream_no, &key, event)? {
-                Some(duplicate) => duplicate,
-                None => Appended::Rejected(rejection),
-            });
+            return Ok(repeat_or(rejection, event, held));
         }
+        let mut trial = head.head.clone();
         let next = trial.last().max(trial.oldest() - 1) + 1;
         let passes_over = head.restored && event.sequence.is_none() && !mutant("restored_numbers_again");
         let skipped = if passes_over { RESTORED_SKIP } else { 0 };
         let Some(sequence) = event.sequence.or_else(|| Sequence::new(next + skipped)) else {
             return Ok(Appended::Rejected(Rejection::SequenceOutOfRange));
         };
-        let change = match trial.accept(sequence.get(), self.now_ms, limits::HOLES_PER_STREAM) {
-            Ok(change) => change,
-            Err(error) => return self.not_accepted(stream_no, sender, event, &key, (sequence, error)),
+        let accepted = trial.accept(sequence.get(), self.now_ms, limits::HOLES_PER_STREAM);
+        let change = match (accepted, held) {
+            (Ok(change), None) => change,
+            (Ok(_) | Err(HeadError::Held), Some(held)) => {
+                return self.judge(stream_no, sender, event, &held);
+            }
+            (Err(HeadError::Held), None) => {
+                return self.set_aside_conflict(stream_no, sender, event, ConflictKind::Sequence, sequence);
+            }
+            (Err(HeadError::Expired), held) => return Ok(repeat_or(Rejection::Expired, event, held)),
+            (Err(HeadError::Zero), held) => return Ok(repeat_or(Rejection::SequenceOutOfRange, event, held)),
+            (Err(HeadError::TooManyHoles), held) => {
+                return Ok(repeat_or(Rejection::TooManyHoles, event, held));
+            }
         };
         let json =
             if event.sequence.is_some() { event.json.clone() } else { numbered(&event.json, sequence) };
-        if !self.insert(stream_no, sequence, &key, event.derived, &json)? {
-            return self.repeated_id(stream_no, sender, event, &key);
-        }
+        self.insert(stream_no, sequence, &key, event.derived, &json)?;
         self.record(stream_no, event, sequence, json, &change)?;
+        self.remember_id(stream_no, sequence, &key)?;
         if skipped > 0 {
             self.pass_over_lost(stream_no, (next, sequence.get() - 1))?;
         }
@@ -86,63 +92,6 @@ impl Unit<'_> {
             .prepare_cached("DELETE FROM restored_streams WHERE stream_no = ?1")?
             .execute([stream_no])?;
         self.mark_gap(stream_no, range, GapReason::Restore)
-    }
-
-    /// A sequence the head would not take: held already, or out of bounds.
-    fn not_accepted(
-        &mut self,
-        stream_no: StreamNo,
-        sender: &Sender,
-        event: &NewEvent,
-        key: &[u8],
-        (sequence, error): (Sequence, HeadError),
-    ) -> Result<Appended, StoreError> {
-        let rejection = match error {
-            HeadError::Held => return self.held_sequence(stream_no, sender, event, key, sequence),
-            HeadError::Expired => Rejection::Expired,
-            HeadError::Zero => Rejection::SequenceOutOfRange,
-            HeadError::TooManyHoles => Rejection::TooManyHoles,
-        };
-        Ok(self.held_as(stream_no, key, event)?.unwrap_or(Appended::Rejected(rejection)))
-    }
-
-    /// The sequence is taken: by the same event, or by another.
-    fn held_sequence(
-        &mut self,
-        stream_no: StreamNo,
-        sender: &Sender,
-        event: &NewEvent,
-        key: &[u8],
-        sequence: Sequence,
-    ) -> Result<Appended, StoreError> {
-        let held = self.held_at(stream_no, sequence)?.ok_or_else(|| StoreError::Inconsistent {
-            table: "events",
-            column: "position",
-            row: described(position(stream_no, sequence)),
-        })?;
-        if held.key == key {
-            return self.judge(stream_no, sender, event, &held);
-        }
-        if let Some(other) = self.held_by_id(stream_no, key)? {
-            return self.judge(stream_no, sender, event, &other);
-        }
-        self.set_aside_conflict(stream_no, sender, event, ConflictKind::Sequence, sequence)
-    }
-
-    /// The id is taken at another sequence.
-    fn repeated_id(
-        &mut self,
-        stream_no: StreamNo,
-        sender: &Sender,
-        event: &NewEvent,
-        key: &[u8],
-    ) -> Result<Appended, StoreError> {
-        let held = self.held_by_id(stream_no, key)?.ok_or_else(|| StoreError::Inconsistent {
-            table: "events",
-            column: "event_key",
-            row: format!("stream {stream_no}"),
-        })?;
-        self.judge(stream_no, sender, event, &held)
     }
 
     /// Same id: the same event again, or a contradiction.
@@ -159,32 +108,15 @@ impl Unit<'_> {
         self.set_aside_conflict(stream_no, sender, event, ConflictKind::EventId, held.sequence)
     }
 
-    /// The event as a duplicate of what is held, if it is one.
-    fn held_as(
-        &self,
-        stream_no: StreamNo,
-        key: &[u8],
-        event: &NewEvent,
-    ) -> Result<Option<Appended>, StoreError> {
-        let held = self.held_by_id(stream_no, key)?;
-        Ok(held.filter(|held| is_same(event, held)).map(|held| Appended::Duplicate(held.sequence)))
+    fn held_by_id(&mut self, stream_no: StreamNo, key: &[u8]) -> Result<Option<Held>, StoreError> {
+        let Some(sequence) = self.sequence_of(stream_no, key)? else { return Ok(None) };
+        let mut statement = self.connection.prepare_cached("SELECT json FROM events WHERE position = ?1")?;
+        let place = position(stream_no, sequence);
+        let json = statement.query_row([place], |row| row.get(0)).optional()?;
+        let json = json.ok_or_else(|| misplaced(place))?;
+        Ok(Some(Held { sequence, json }))
     }
 
-    fn held_at(&self, stream_no: StreamNo, sequence: Sequence) -> Result<Option<Held>, StoreError> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT position, event_key, json FROM events WHERE position = ?1")?;
-        statement.query_row([position(stream_no, sequence)], held).optional()?.transpose()
-    }
-
-    fn held_by_id(&self, stream_no: StreamNo, key: &[u8]) -> Result<Option<Held>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT position, event_key, json FROM events WHERE position >> 32 = ?1 AND event_key = ?2",
-        )?;
-        statement.query_row(params![stream_no, key], held).optional()?.transpose()
-    }
-
-    /// Inserts the row; answers false when the id is held already.
     fn insert(
         &mut self,
         stream_no: StreamNo,
@@ -192,7 +124,7 @@ impl Unit<'_> {
         key: &[u8],
         derived: bool,
         json: &[u8],
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let statement = match &mut self.insert_event {
             Some(statement) => statement,
             none => none.insert(self.connection.prepare_cached(
@@ -202,15 +134,17 @@ impl Unit<'_> {
             )?),
         };
         let flags = if derived { DERIVED } else { 0 };
+        let place = position(stream_no, sequence);
         let inserted = statement.execute(params![
-            position(stream_no, sequence),
+            place,
             key,
             self.now_ms,
             flags,
             i64::from(crc32fast::hash(json)),
             json
         ])?;
-        Ok(inserted == 1)
+        // The head said that the place is free.
+        if inserted == 1 { Ok(()) } else { Err(misplaced(place)) }
     }
 
     /// Moves the head over a stored event.
@@ -394,6 +328,14 @@ fn refusal(head: &StreamHead, sender: &Sender, event: &NewEvent) -> Option<Rejec
     }
 }
 
+/// A duplicate of what is held, if it is one; else no.
+fn repeat_or(rejection: Rejection, event: &NewEvent, held: Option<Held>) -> Appended {
+    match held.filter(|held| is_same(event, held)) {
+        Some(held) => Appended::Duplicate(held.sequence),
+        None => Appended::Rejected(rejection),
+    }
+}
+
 /// The newcomer and the held event say the same. An event that came without a sequence got one here,
 /// so its repeat is given the same one before they are compared.
 fn is_same(event: &NewEvent, held: &Held) -> bool {
@@ -417,7 +359,7 @@ fn numbered(json: &Bytes, sequence: Sequence) -> Bytes {
     Bytes::from([begin.as_bytes(), rest].concat())
 }
 
-fn held(row: &rusqlite::Row<'_>) -> Result<Result<Held, StoreError>, rusqlite::Error> {
-    let (key, json) = (row.get(1)?, row.get(2)?);
-    Ok(sequence_at(row.get(0)?).map(|sequence| Held { sequence, key, json }))
+/// What the index or the head says of this place is not so.
+fn misplaced(place: i64) -> StoreError {
+    StoreError::Inconsistent { table: "events", column: "position", row: described(place) }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
+use super::event_ids::Ids;
 use super::quotas;
 use crate::domain::event::Sequence;
 use crate::domain::holes::{GapReason, Head, Hole};
@@ -36,6 +37,7 @@ pub(super) struct StreamHead {
     pub(super) finished_at_ms: Option<i64>,
     /// It is from a copy, and was given sequences since that are not known here.
     pub(super) restored: bool,
+    pub(super) ids: Ids,
     saved: Saved,
 }
 
@@ -50,6 +52,7 @@ struct Saved {
     lost: Option<Arc<str>>,
     finished_at_ms: Option<i64>,
     holds_events: bool,
+    ids_to: u64,
 }
 
 impl StreamHead {
@@ -68,6 +71,7 @@ impl StreamHead {
             byte_count: 0,
             finished_at_ms: None,
             restored: false,
+            ids: Ids::none(),
             saved: Saved::default(),
         }
     }
@@ -81,6 +85,7 @@ impl StreamHead {
             lost: self.lost.clone(),
             finished_at_ms: self.finished_at_ms,
             holds_events: self.event_count > 0,
+            ids_to: self.ids.indexed_to,
         }
     }
 
@@ -218,6 +223,15 @@ impl Heads {
         connection: &Connection,
         number: StreamNo,
     ) -> Result<&StreamHead, StoreError> {
+        self.cached(connection, number).map(|head| &*head)
+    }
+
+    /// The ids of a stream, which are read when they are first asked for.
+    pub(super) fn ids(&mut self, connection: &Connection, number: StreamNo) -> Result<&mut Ids, StoreError> {
+        self.cached(connection, number).map(|head| &mut head.ids)
+    }
+
+    fn cached(&mut self, connection: &Connection, number: StreamNo) -> Result<&mut StreamHead, StoreError> {
         match self.by_number.entry(number) {
             Entry::Occupied(held) => Ok(held.into_mut()),
             Entry::Vacant(free) => Ok(free.insert(load(connection, number)?)),
@@ -310,7 +324,7 @@ fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), S
         .prepare_cached(
             "UPDATE streams
              SET oldest_sequence = ?2, status = ?3, ended = ?4, lost_reason = ?5, finished_at = ?6,
-                 holds_events = ?7
+                 holds_events = ?7, ids_to = ?8
              WHERE stream_no = ?1",
         )?
         .execute(params![
@@ -321,6 +335,7 @@ fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), S
             now.lost.as_deref(),
             now.finished_at_ms,
             now.holds_events,
+            now.ids_to as i64,
         ])?;
     Ok(())
 }
@@ -330,7 +345,7 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
     let holes = load_holes(connection, number)?;
     let mut statement = connection.prepare_cached(
         "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
-                event_count, byte_count, finished_at, tenant_id,
+                event_count, byte_count, finished_at, tenant_id, ids_to,
                 EXISTS (SELECT 1 FROM restored_streams WHERE restored_streams.stream_no = streams.stream_no)
          FROM streams WHERE stream_no = ?1",
     )?;
@@ -346,12 +361,13 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
                 row.get::<_, Option<String>>(6)?,
                 (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?, row.get::<_, Option<i64>>(9)?),
                 row.get::<_, String>(10)?,
-                row.get::<_, bool>(11)?,
+                row.get::<_, i64>(11)?,
+                row.get::<_, bool>(12)?,
             ))
         })
         .optional()?
         .ok_or_else(|| missing(number))?;
-    let (home, oldest, last, revision, status, ended, lost, counts, tenant, restored) = row;
+    let (home, oldest, last, revision, status, ended, lost, counts, tenant, ids_to, restored) = row;
     let (event_count, byte_count, finished_at_ms) = counts;
     let inconsistent =
         |column| StoreError::Inconsistent { table: "streams", column, row: number.to_string() };
@@ -368,6 +384,7 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
         byte_count: byte_count as u64,
         finished_at_ms,
         restored,
+        ids: Ids::indexed_to(ids_to as u64),
         saved: Saved::default(),
     };
     Ok(StreamHead { saved: head.as_saved(), ..head })

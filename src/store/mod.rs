@@ -16,6 +16,7 @@ mod damage;
 mod deliveries;
 mod disk;
 mod error;
+mod event_ids;
 mod event_key;
 mod event_log;
 mod forwards;

@@ -176,6 +176,7 @@ impl Unit<'_> {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?;
         let Some(last) = last else { return Ok(false) };
+        self.forget_ids(stream_no, (first, last))?;
         self.connection.execute_batch("INSERT INTO retention_window (open) VALUES (1)")?;
         self.connection
             .prepare_cached("DELETE FROM events WHERE position > ?1 AND position <= ?2")?

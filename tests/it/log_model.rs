@@ -17,11 +17,14 @@ use causeway::domain::run::RunStatus;
 use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
-use causeway::store::{BatchEntry, PageRange, ReaderBatch, Store, TailObserver};
+use causeway::store::{BatchEntry, PageRange, Quotas, ReaderBatch, Store, TailObserver};
 use causeway::tasks::Tasks;
 use proptest::prelude::*;
 use proptest::test_runner::Config;
+use rusqlite::Connection;
 use serde_json::{Value, json};
+
+use crate::support::log::{beside, number};
 
 /// Nobody follows.
 pub(crate) struct Unwatched;
@@ -97,6 +100,8 @@ pub(crate) struct Push {
 #[derive(Debug, Clone)]
 enum Act {
     Append(bool, Vec<(usize, Push)>),
+    /// By a tenant that has no room left.
+    AppendTooMuch(Vec<(usize, Push)>),
     MarkGap(usize, u64, u64),
     ExpireFinished(u64),
     ExpireSurplus(u64),
@@ -105,19 +110,41 @@ enum Act {
 
 fn any_act() -> impl Strategy<Value = Act> {
     let sequence = prop_oneof![2 => Just(None), 5 => (1..14u64).prop_map(Some)];
-    let push = (0..12u32, sequence, prop::bool::weighted(0.1), prop::bool::weighted(0.04))
+    let id = prop_oneof![3 => 0..12u32, 1 => 955..1040u32];
+    let push = (id, sequence, prop::bool::weighted(0.1), prop::bool::weighted(0.04))
         .prop_map(|(id, sequence, other, ends)| Push { id, sequence, content: other.into(), ends });
     // Mostly an id goes with its sequence, so that repeats are repeats.
     let tied =
         (1..14u32).prop_map(|id| Push { id: 100 + id, sequence: Some(id.into()), content: 0, ends: false });
     let batch = prop::collection::vec((0..3usize, prop_oneof![1 => push, 1 => tied]), 1..6);
     prop_oneof![
+        1 => batch.clone().prop_map(Act::AppendTooMuch),
         12 => (prop::bool::weighted(0.25), batch).prop_map(|(by_peer, batch)| Act::Append(by_peer, batch)),
         2 => (0..3usize, 1..14u64, 0..6u64).prop_map(|(run, from, length)| Act::MarkGap(run, from, from + length)),
         1 => (0..4u64).prop_map(Act::ExpireFinished),
         1 => (4..20u64).prop_map(Act::ExpireSurplus),
         1 => Just(Act::Reopen),
     ]
+}
+
+impl Act {
+    /// The same, where runs have so many events already.
+    fn at_the_end_of(mut self, lengths: [u64; 3]) -> Self {
+        let before = |run: usize| lengths[run].saturating_sub(7);
+        match &mut self {
+            Act::Append(_, batch) | Act::AppendTooMuch(batch) => {
+                for (run, push) in batch {
+                    push.sequence = push.sequence.map(|sequence| sequence + before(*run));
+                }
+            }
+            Act::MarkGap(run, from, to) => {
+                (*from, *to) = (*from + before(*run), *to + before(*run));
+            }
+            Act::ExpireSurplus(most) => *most += lengths.iter().sum::<u64>() / 2,
+            Act::ExpireFinished(_) | Act::Reopen => {}
+        }
+        self
+    }
 }
 
 #[derive(Debug, Default)]
@@ -258,7 +285,8 @@ async fn check(store: &Store, model: &Model, seen: &mut Seen) {
         // Small pages, so that their seams are checked too.
         let (mut read, mut after) = (Vec::new(), Cursor::START);
         loop {
-            let range = PageRange { after, to: Cursor::at(u64::MAX), max_events: 3, max_bytes: 1 << 20 };
+            let max_events = if stream.held.len() > 30 { 31 } else { 3 };
+            let range = PageRange { after, to: Cursor::at(u64::MAX), max_events, max_bytes: 1 << 20 };
             let page = store.read_events(number, range, Vec::new(), |page: &mut Vec<_>, row| {
                 page.push((row.sequence.get(), row.json.to_vec()));
             });
@@ -280,13 +308,21 @@ async fn check(store: &Store, model: &Model, seen: &mut Seen) {
     }
 }
 
-async fn play(acts: Vec<Act>) {
+/// Plays the acts on runs that have events already: as many as `lengths` says, and the acts are at their ends.
+async fn play(lengths: [u64; 3], acts: Vec<Act>) {
     let directory = tempfile::tempdir().expect("a directory");
     let (clock, metrics) = (Clock::manual(1_000_000), Arc::new(Metrics::default()));
     let mut store = open(directory.path(), &clock, &metrics).await;
     let (mut model, mut seen) = (Model::default(), Seen::new());
     let peer = || Sender::Peer(PeerId::parse("stk_p").expect("a peer"));
-    for act in acts {
+    let begun = (0..3).filter(|run| lengths[*run] > 0).map(|run| {
+        let event =
+            |place: u64| Push { id: 900 + place as u32, sequence: Some(place), content: 0, ends: false };
+        Act::Append(false, (1..=lengths[run]).map(|place| (run, event(place))).collect())
+    });
+    for act in
+        begun.collect::<Vec<_>>().into_iter().chain(acts.into_iter().map(|act| act.at_the_end_of(lengths)))
+    {
         clock.advance(Duration::from_secs(1));
         let now_ms = clock.now_ms();
         match act {
@@ -296,6 +332,17 @@ async fn play(acts: Vec<Act>) {
                 let answered = store.append_batch(sender, entries).await.expect("a commit");
                 let expected: Vec<Appended> =
                     batch.iter().map(|(run, push)| model.append(by_peer, *run, *push, now_ms)).collect();
+                assert_eq!(answered, expected, "{batch:?}");
+            }
+            Act::AppendTooMuch(batch) => {
+                let entries = batch.iter().map(|(run, push)| entry(*run, *push)).collect();
+                let full = Quotas { stored_bytes: 1, ..Quotas::default() };
+                // Refused whole; what stores nothing is answered as ever.
+                let Ok(answered) = store.append_batch_within(Sender::Client, entries, full).await else {
+                    continue;
+                };
+                let expected: Vec<Appended> =
+                    batch.iter().map(|(run, push)| model.append(false, *run, *push, now_ms)).collect();
                 assert_eq!(answered, expected, "{batch:?}");
             }
             Act::MarkGap(run, from, to) => {
@@ -324,6 +371,23 @@ async fn play(acts: Vec<Act>) {
         check(&store, &model, &mut seen).await;
     }
     store.close().await;
+    check_ids(&beside(directory.path()));
+}
+
+/// The index holds the id of every event up to where it goes, and no other.
+fn check_ids(database: &Connection) {
+    let astray = "SELECT count(*) FROM events JOIN streams ON stream_no = position >> 32
+                  LEFT JOIN event_ids USING (stream_no, event_key)
+                  WHERE (position & 0xffffffff <= ids_to) != (sequence IS position & 0xffffffff)";
+    assert_eq!(number(database, astray), 0);
+    let orphans = "SELECT count(*) FROM event_ids
+                   WHERE NOT EXISTS (SELECT 1 FROM events WHERE position = stream_no << 32 | sequence)";
+    assert_eq!(number(database, orphans), 0);
+}
+
+fn wait_for(play: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(play);
 }
 
 proptest! {
@@ -332,7 +396,19 @@ proptest! {
     // L2, L3, L4, A-16, A-17, A-18
     #[test]
     fn the_log_says_what_a_plain_model_says(acts in prop::collection::vec(any_act(), 1..30)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(play(acts));
+        wait_for(play([0; 3], acts));
+    }
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 16, failure_persistence: None, ..Config::default() })]
+
+    // The same, around the length at which the ids of a run are indexed.
+    #[test]
+    fn the_log_says_so_of_long_runs_too(
+        lengths in prop::array::uniform3(55..140u64),
+        acts in prop::collection::vec(any_act(), 1..30),
+    ) {
+        wait_for(play(lengths, acts));
     }
 }

@@ -124,3 +124,21 @@ fn the_migration_of_due_times_knows_which_forwards_are_at_rest() {
         rows(&database, "EXPLAIN UPDATE forwards SET state = 'forwarded', updated_at = 1, run_id = ''");
     assert!(!plan.iter().flatten().any(|value| *value == Value::Text("OpenEphemeral".to_owned())));
 }
+
+#[test]
+fn the_migration_of_event_ids_knows_every_event() {
+    let database = schema_before(12);
+    let old = "INSERT INTO streams (stream_no, tenant_id, stream_id, home, status, last_sequence, created_at, updated_at)
+                VALUES (1, 'a', '1', '', 'running', 9, 0, 0), (2, 'a', '2', '', 'running', 0, 0, 0),
+                       (3, 'a', '3', '', 'running', 1, 0, 0);
+                INSERT INTO events (position, event_key, received_at, checksum, json)
+                VALUES (1 << 32 | 2, x'02', 0, 0, x'7b7d'), (1 << 32 | 9, x'01', 0, 0, x'7b7d'),
+                       (3 << 32 | 1, x'01', 0, 0, x'7b7d')";
+    database.execute_batch(old).expect("rows");
+    migrate(&database, 12);
+    let ids = "SELECT group_concat(stream_no || hex(event_key) || sequence) FROM event_ids";
+    let ids: String = database.query_row(ids, [], |row| row.get(0)).expect("a text");
+    assert_eq!(ids, "1019,1022,3011");
+    let ids_to = "SELECT group_concat(ids_to) FROM (SELECT ids_to FROM streams ORDER BY stream_no)";
+    assert_eq!(database.query_row(ids_to, [], |row| row.get(0)), Ok("9,0,1".to_owned()));
+}
