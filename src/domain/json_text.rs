@@ -43,7 +43,7 @@ pub enum JsonTextErrorKind {
 pub struct Normal {
     /// The text.
     pub text: Vec<u8>,
-    /// The members of the outermost object, in order.
+    /// The members of all objects that are nested at most two deep, in order.
     pub members: Vec<Member>,
     /// How deep arrays and objects are nested in it.
     pub depth: usize,
@@ -52,11 +52,16 @@ pub struct Normal {
 /// A member of an object: where its name (with the quotes) and its value lie in the text.
 #[derive(Debug, Clone)]
 pub struct Member {
+    /// How deep its object is nested: 1 is the outermost.
+    pub depth: usize,
     /// The name.
     pub name: Range<usize>,
     /// The value.
     pub value: Range<usize>,
 }
+
+/// Objects nested deeper than this are not taken apart.
+const MEMBERS_DEPTH: usize = 2;
 
 /// One walk over a text, copying it in runs as long as nothing needs replacing.
 struct Scanner<'a> {
@@ -64,7 +69,11 @@ struct Scanner<'a> {
     at: usize,
     output: &'a mut Vec<u8>,
     copied: usize,
+    /// Members of objects nested deeper are not written down.
+    members_depth: usize,
     members: Vec<Member>,
+    /// The member at whose value the walk is, of the object at each depth.
+    open: [Option<usize>; MEMBERS_DEPTH],
     depth: usize,
 }
 
@@ -88,7 +97,7 @@ pub fn normalise(input: &[u8], max_depth: usize) -> Result<Vec<u8>, JsonTextErro
 /// As [`normalise`].
 pub fn normalise_into(output: &mut Vec<u8>, input: &[u8], max_depth: usize) -> Result<(), JsonTextError> {
     let before = output.len();
-    let mut scanner = Scanner::new(input, output);
+    let mut scanner = Scanner::new(input, output, 0);
     let scanned = scanner.document(max_depth);
     match scanned {
         Ok(()) => scanner.replace_since(input.len(), b""),
@@ -97,14 +106,14 @@ pub fn normalise_into(output: &mut Vec<u8>, input: &[u8], max_depth: usize) -> R
     scanned
 }
 
-/// [`normalise`], in the same walk saying where the members of an object lie.
+/// [`normalise`], in the same walk saying where the members of an object lie, and those of the objects in it.
 ///
 /// # Errors
 ///
 /// As [`normalise`].
 pub fn normalise_members(input: &[u8], max_depth: usize) -> Result<Normal, JsonTextError> {
     let mut text = Vec::with_capacity(input.len());
-    let mut scanner = Scanner::new(input, &mut text);
+    let mut scanner = Scanner::new(input, &mut text, MEMBERS_DEPTH);
     scanner.document(max_depth)?;
     scanner.replace_since(input.len(), b"");
     let (members, depth) = (scanner.members, scanner.depth);
@@ -112,8 +121,9 @@ pub fn normalise_members(input: &[u8], max_depth: usize) -> Result<Normal, JsonT
 }
 
 impl<'a> Scanner<'a> {
-    fn new(input: &'a [u8], output: &'a mut Vec<u8>) -> Self {
-        Scanner { input, at: 0, output, copied: 0, members: Vec::new(), depth: 0 }
+    fn new(input: &'a [u8], output: &'a mut Vec<u8>, members_depth: usize) -> Self {
+        let (members, open) = (Vec::with_capacity(8 * members_depth), [None; MEMBERS_DEPTH]);
+        Scanner { input, at: 0, output, copied: 0, members_depth, members, open, depth: 0 }
     }
 
     fn document(&mut self, max_depth: usize) -> Result<(), JsonTextError> {
@@ -131,6 +141,7 @@ impl<'a> Scanner<'a> {
                     self.at += 1;
                     closers.push(closer);
                     self.depth = self.depth.max(closers.len());
+                    self.now_at(&closers, None);
                     self.whitespace();
                     if self.peek() != Some(closer) {
                         self.key_before_value(&closers)?;
@@ -150,7 +161,7 @@ impl<'a> Scanner<'a> {
         loop {
             self.whitespace();
             let place = self.place();
-            if let ([_], Some(member)) = (closers.as_slice(), self.members.last_mut()) {
+            if let Some(member) = self.member_at(closers) {
                 member.value.end = place;
             }
             match (self.peek(), closers.last()) {
@@ -177,12 +188,26 @@ impl<'a> Scanner<'a> {
             let end = self.place();
             self.whitespace();
             self.expect(b':')?;
-            if closers.len() == 1 {
+            if closers.len() <= self.members_depth {
+                self.now_at(closers, Some(self.members.len()));
                 let value = self.place()..self.place();
-                self.members.push(Member { name: begin..end, value });
+                self.members.push(Member { depth: closers.len(), name: begin..end, value });
             }
         }
         Ok(())
+    }
+
+    /// The member at whose value the walk is, if it is one that is written down.
+    fn member_at(&mut self, closers: &[u8]) -> Option<&mut Member> {
+        let open = self.open.get(closers.len().checked_sub(1)?)?;
+        self.members.get_mut((*open)?)
+    }
+
+    fn now_at(&mut self, closers: &[u8], member: Option<usize>) {
+        let level = closers.len().checked_sub(1);
+        if let Some(open) = level.and_then(|level| self.open.get_mut(level)) {
+            *open = member;
+        }
     }
 
     /// Where what comes next will lie in the output.
@@ -225,8 +250,7 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<(), JsonTextError> {
         self.expect(b'"')?;
         loop {
-            let rest = self.rest();
-            self.at += rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
+            self.at += plain_run(self.rest());
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
@@ -266,7 +290,9 @@ impl<'a> Scanner<'a> {
 
     fn whitespace(&mut self) {
         let from = self.at;
-        while self.skip_one_of(b" \t\n\r") {}
+        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
         if self.at > from {
             self.replace_since(from, b"");
         }
@@ -286,7 +312,11 @@ impl<'a> Scanner<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), JsonTextError> {
-        if self.skip_one_of(&[byte]) { Ok(()) } else { self.unexpected() }
+        if self.peek() != Some(byte) {
+            return self.unexpected();
+        }
+        self.at += 1;
+        Ok(())
     }
 
     fn unexpected<T>(&self) -> Result<T, JsonTextError> {
@@ -326,9 +356,18 @@ impl fmt::Display for JsonTextError {
 
 impl Error for JsonTextError {}
 
+/// Bytes at the beginning of `text` that stand for themselves inside a string.
+fn plain_run(text: &[u8]) -> usize {
+    // Without a branch for each byte, so that the compiler compares many at once.
+    let (strides, _) = text.as_chunks::<16>();
+    let all_plain = |stride: &&[u8; 16]| stride.iter().fold(true, |all, byte| all & is_plain(*byte));
+    let strides = 16 * strides.iter().take_while(all_plain).count();
+    strides + text[strides..].iter().take_while(|byte| is_plain(**byte)).count()
+}
+
 /// Whether a byte stands for itself inside a string, on its own.
 fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=0x7f)
+    (b' '..=0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
 /// The character that the escape at the start of `text` stands for, and the escape's length in bytes.

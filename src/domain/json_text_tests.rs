@@ -92,12 +92,22 @@ proptest! {
         prop_assert!(normalise(text.as_bytes(), normal.depth).is_ok());
         prop_assert!(normal.depth == 0 || normalise(text.as_bytes(), normal.depth - 1).is_err());
         let read = |range: &Range<usize>| serde_json::from_slice::<Json>(&normal.text[range.clone()]).ok();
-        let mut found = serde_json::Map::new();
-        for Member { name, value } in &normal.members {
-            let (Some(Json::String(name)), Some(value)) = (read(name), read(value)) else {
-                panic!("{name:?}, {value:?} in {text}");
+        let within = |depth: usize, place: &Range<usize>| {
+            let inside = |member: &&Member| {
+                member.depth == depth && place.start <= member.name.start && member.value.end <= place.end
             };
-            found.insert(name, value);
+            let members = normal.members.iter().filter(inside);
+            members
+                .map(|Member { name, value, .. }| match (read(name), read(value)) {
+                    (Some(Json::String(name)), Some(value)) => (name, value),
+                    other => panic!("{other:?} in {text}"),
+                })
+                .collect::<serde_json::Map<_, _>>()
+        };
+        let found = within(1, &(0..normal.text.len()));
+        for member in normal.members.iter().filter(|member| member.depth == 1) {
+            let value = read(&member.value).expect("a value");
+            prop_assert_eq!(value.as_object().cloned().unwrap_or_default(), within(2, &member.value));
         }
         let whole: Json = serde_json::from_str(&text).expect("JSON");
         prop_assert_eq!(whole.as_object().cloned().unwrap_or_default(), found);

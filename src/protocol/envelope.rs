@@ -9,12 +9,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::json_fields::InvalidBody;
 use crate::domain::event::{MAX_SEQUENCE, NewEvent, Sequence};
 use crate::domain::id::{AgentId, EventId, RunId, TenantId};
-use crate::domain::json_text::{self, Normal};
+use crate::domain::json_text::{self, Member, Normal};
 use crate::domain::limits;
 use crate::domain::run::RunStatus;
 
@@ -60,31 +59,40 @@ struct FederationFields {
 }
 
 /// Reads one entry: an envelope, or a flat event.
-pub fn parse(raw: &RawValue, terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
+pub fn parse(text: &[u8], terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err(invalid(None, &InvalidBody::field("event", "must be an object")));
+    }
     // An envelope is one level more than the event in it.
-    let whole = EventText::read(raw.get().as_bytes(), limits::JSON_DEPTH + 1)?;
-    let inner = whole.find("event").filter(|inner| inner.starts_with(b"{"));
+    let normal = json_text::normalise_members(text, limits::JSON_DEPTH + 1)
+        .map_err(|error| invalid(None, &InvalidBody::NotJson(error.to_string())))?;
+    let whole = 0..normal.text.len();
+    let envelope = Object::at(&normal, 1, &whole);
+    let inner = envelope.place("event").filter(|place| normal.text[place.clone()].starts_with(b"{"));
     let Some(inner) = inner else {
-        if whole.normal.depth > limits::JSON_DEPTH {
+        if normal.depth > limits::JSON_DEPTH {
             return Err(too_deep());
         }
-        return parse_event(whole, terminal, FederationFields::default());
+        return parse_event(normal, (1, whole), terminal, FederationFields::default());
     };
-    let federation = whole.find("federation").and_then(|text| serde_json::from_slice(text).ok());
-    parse_event(EventText::read(inner, limits::JSON_DEPTH)?, terminal, federation.unwrap_or_default())
+    let federation = envelope.find("federation").and_then(|text| serde_json::from_slice(text).ok());
+    parse_event(normal, (2, inner), terminal, federation.unwrap_or_default())
 }
 
+/// Reads the event that lies so deep, and there.
 fn parse_event(
-    text: EventText,
+    normal: Normal,
+    (depth, place): (usize, Range<usize>),
     terminal: &TerminalTypes,
     federation: FederationFields,
 ) -> Result<ParsedEvent, InvalidEvent> {
+    let text = Object::at(&normal, depth, &place);
     // Two readers of an event must not see two runs in it.
     if let Some(name) = text.repeated {
         return Err(invalid(None, &InvalidBody::field("event", format!("has `{name}` twice"))));
     }
     // Counted as it is stored and sent on, so that what one gateway takes the next one takes too.
-    if text.normal.text.len() > limits::EVENT_BYTES {
+    if place.len() > limits::EVENT_BYTES {
         return Err(too_large(text.known_id()));
     }
     let kind = text.id("type", Some)?;
@@ -94,32 +102,36 @@ fn parse_event(
         (text.id("tenant_id", |t| TenantId::parse(&t).ok())?, text.id("run_id", |t| RunId::parse(&t).ok())?);
     let agent = text.string("agent_id").and_then(|text| AgentId::parse(&text).ok());
     let (event_id, sequence) = (text.id("event_id", |t| EventId::parse(&t).ok())?, text.sequence()?);
-    let (derived, json) = (federation.derived, Bytes::from(text.normal.text));
+    let (derived, json) = (federation.derived, kept(normal.text, place));
     let event = NewEvent { event_id, sequence, terminal: said, starts_work, derived, json };
     Ok(ParsedEvent { tenant, run, agent, origin: federation.origin_peer, event })
+}
+
+/// Part of a text, which does not hold much more than that in memory.
+fn kept(text: Vec<u8>, part: Range<usize>) -> Bytes {
+    if 2 * part.len() < text.capacity() {
+        return Bytes::copy_from_slice(&text[part]);
+    }
+    Bytes::from(text).slice(part)
 }
 
 /// The fields the gateway reads: of an event, and of an envelope.
 const FIELDS: [&str; 8] =
     ["event_id", "type", "tenant_id", "run_id", "agent_id", "sequence", "event", "federation"];
 
-/// An object in normal form, whose fields are read where they lie.
-struct EventText {
-    normal: Normal,
+/// An object in a text in normal form, whose fields are read where they lie.
+struct Object<'a> {
+    text: &'a [u8],
     /// Where the value of each of [`FIELDS`] lies. Of a name that comes twice, the last one counts.
     values: [Option<Range<usize>>; FIELDS.len()],
     repeated: Option<&'static str>,
 }
 
-impl EventText {
-    fn read(text: &[u8], max_depth: usize) -> Result<Self, InvalidEvent> {
-        if !text.starts_with(b"{") {
-            return Err(invalid(None, &InvalidBody::field("event", "must be an object")));
-        }
-        let normal = json_text::normalise_members(text, max_depth)
-            .map_err(|error| invalid(None, &InvalidBody::NotJson(error.to_string())))?;
+impl<'a> Object<'a> {
+    fn at(normal: &'a Normal, depth: usize, place: &Range<usize>) -> Self {
         let (mut values, mut repeated) = ([const { None }; FIELDS.len()], None);
-        for member in &normal.members {
+        let is_its = |member: &&Member| member.depth == depth && place.contains(&member.name.start);
+        for member in normal.members.iter().filter(is_its) {
             let name = normal.text.get(member.name.clone()).and_then(unquoted);
             if let Some(at) = name.and_then(|name| FIELDS.iter().position(|field| *field == name))
                 && values[at].replace(member.value.clone()).is_some()
@@ -127,25 +139,25 @@ impl EventText {
                 repeated = Some(FIELDS[at]);
             }
         }
-        Ok(EventText { normal, values, repeated })
+        Object { text: &normal.text, values, repeated }
+    }
+
+    fn place(&self, name: &str) -> Option<Range<usize>> {
+        let at = FIELDS.iter().position(|field| *field == name)?;
+        self.values[at].clone()
     }
 
     /// The text of a field; `null` counts as one.
-    fn find(&self, name: &str) -> Option<&[u8]> {
-        let at = FIELDS.iter().position(|field| *field == name)?;
-        self.normal.text.get(self.values[at].clone()?)
+    fn find(&self, name: &str) -> Option<&'a [u8]> {
+        self.text.get(self.place(name)?)
     }
 
-    fn string(&self, name: &str) -> Option<Cow<'_, str>> {
+    fn string(&self, name: &str) -> Option<Cow<'a, str>> {
         unquoted(self.find(name)?)
     }
 
     /// A required field with the form of an id.
-    fn id<'a, T>(
-        &'a self,
-        name: &str,
-        parse: impl FnOnce(Cow<'a, str>) -> Option<T>,
-    ) -> Result<T, InvalidEvent> {
+    fn id<T>(&self, name: &str, parse: impl FnOnce(Cow<'a, str>) -> Option<T>) -> Result<T, InvalidEvent> {
         self.string(name).filter(|text| crate::domain::id::is_id(text)).and_then(parse).ok_or_else(|| {
             let expected = "is required and must be 1 to 128 visible ASCII characters (! to ~)";
             invalid(self.known_id(), &InvalidBody::field(name, expected))
@@ -246,8 +258,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<ParsedEvent, InvalidEvent> {
-        let raw: &RawValue = serde_json::from_str(text).expect("JSON");
-        parse(raw, &TerminalTypes::new())
+        parse(text.as_bytes(), &TerminalTypes::new())
     }
 
     const FLAT: &str = r#"{ "event_id":"e1", "sequence":3, "type":"agentos.run.completed",
@@ -258,9 +269,24 @@ mod tests {
         let flat = read(FLAT).expect("flat");
         let nested = read(&format!(r#"{{"event":{FLAT},"federation":{{"home":"x"}}}}"#)).expect("nested");
         assert_eq!(flat.event.json, nested.event.json);
+        assert_eq!((&flat.run, flat.event.sequence), (&nested.run, nested.event.sequence));
         assert_eq!(flat.event.terminal, Some(RunStatus::Completed));
         let json = std::str::from_utf8(&flat.event.json).expect("UTF-8");
         assert!(json.contains(r#""n":1.50,"big":12345678901234567890"#), "numbers keep their text: {json}");
+    }
+
+    // Followers have events in memory, counted by their length.
+    #[test]
+    fn an_event_holds_hardly_more_memory_than_it_has_bytes() {
+        let (spaces, filling) = (" ".repeat(100_000), "x".repeat(100_000));
+        let flat = FLAT.replacen(' ', &spaces, 1);
+        let nested = format!(r#"{{"event":{FLAT},"filling":"{filling}"}}"#);
+        for text in [FLAT, &flat, &nested] {
+            let json = read(text).expect("an event").event.json;
+            let length = json.len();
+            let held = json.try_into_mut().expect("nobody else has it").capacity();
+            assert!(held <= 2 * length, "{held} for {length}");
+        }
     }
 
     #[test]

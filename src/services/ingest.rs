@@ -131,7 +131,8 @@ impl Ingest {
         let mut places: Vec<Place> = Vec::with_capacity(body.entries.len());
         let mut first = HashMap::with_capacity(body.entries.len());
         for raw in body.entries {
-            let entry = raw.map_err(not_json).and_then(|raw| envelope::parse(raw, &self.terminal));
+            let entry =
+                raw.map_err(not_json).and_then(|raw| envelope::parse(raw.get().as_bytes(), &self.terminal));
             let mut parsed = match entry {
                 Ok(parsed) => parsed,
                 Err(invalid) => {

@@ -13,8 +13,9 @@ use crate::domain::limits;
 use crate::domain::stream::StreamNo;
 use crate::store::{EventRow, PageRange, Reading, Store, StoreError};
 
-/// Events of one page.
-const PAGE_EVENTS: u32 = 1000;
+/// Events of one page, if they are small: mostly its bytes end a page. Each page costs as much as a hundred events,
+/// for the threads that it wakes.
+const PAGE_EVENTS: u32 = 4000;
 /// Events of the first page: the first byte leaves soon.
 const FIRST_PAGE_EVENTS: u32 = 64;
 

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
 use super::options::ReaderOptions;
@@ -336,9 +335,8 @@ impl Visitor<'_> {
 
     /// A frame as an event of this run, or why it is none.
     fn event(&self, frame: &Frame) -> Result<NewEvent, String> {
-        let raw: &RawValue =
-            serde_json::from_str(&frame.data).map_err(|error| limits::clean_reason(&error.to_string()))?;
-        let mut parsed = envelope::parse(raw, self.terminal).map_err(|invalid| invalid.reason)?;
+        let parsed = envelope::parse(frame.data.as_bytes(), self.terminal);
+        let mut parsed = parsed.map_err(|invalid| invalid.reason)?;
         if !parsed.translate(self.peer.tenant_names()) || parsed.tenant != self.run.key.tenant {
             return Err("the event belongs to another tenant".to_owned());
         }
