@@ -154,17 +154,20 @@ pub fn all(quick: bool) -> Vec<Workload> {
             peers: relays.clone(),
         });
     }
-    for in_flight in [64, 1] {
+    // The events of a run are followed and stored from its creation on: one at least, which ends it.
+    for (in_flight, events) in [(64, 1), (64, 10), (1, 1)] {
+        let with =
+            if events == 1 { "runs of one event".to_owned() } else { format!("runs of {events} events") };
         all.push(Workload {
             name: "forward",
-            title: format!("Run-create forwarding, {in_flight} in flight"),
+            title: format!("Run-create forwarding, {in_flight} in flight, {with}"),
             throughput: "runs/s",
             latency: "answer",
             memory: "",
-            command: format!("forward --in-flight {in_flight}"),
+            command: format!("forward --in-flight {in_flight} --events {events}"),
             names: Names::FORWARD,
             task: Task::Create { in_flight },
-            promise: "two fsynced transactions each; once per key; HTTP",
+            promise: "two fsynced transactions each; once per key; the run followed and stored; HTTP",
             peers: relays.clone(),
         });
     }
