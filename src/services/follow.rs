@@ -60,7 +60,8 @@ pub enum Opened {
 /// Serves followers.
 #[derive(Clone)]
 pub struct Follow {
-    pub(super) store: Store,
+    /// One for all followers: a clone of the store in each of them would be much of what they weigh.
+    pub(super) store: Arc<Store>,
     hub: Arc<Hub>,
     pub(super) clock: Clock,
     entropy: Entropy,
@@ -81,7 +82,7 @@ impl Follow {
         stack_id: &str,
         tasks: &Tasks,
     ) -> Self {
-        let draining = tasks.draining().clone();
+        let (store, draining) = (Arc::new(store), tasks.draining().clone());
         Follow { store, hub, clock, entropy, metrics, options, stack_id: Arc::from(stack_id), draining }
     }
 
@@ -128,10 +129,10 @@ impl Follow {
         let ends = [self.draining.clone(), ended.clone()];
         let encoder = Encoder::new(request.format, &home).renaming(caller.renaming());
         let flow = EventFlow {
-            store: self.store.clone(),
+            store: Arc::clone(&self.store),
             clock: self.clock.clone(),
             metrics: Arc::clone(&self.metrics),
-            pages: Pages::new(self.store.clone(), run.stream_no, encoder.clone()),
+            pages: Pages::new(Arc::clone(&self.store), run.stream_no, encoder.clone()),
             encoder,
             stream_no: run.stream_no,
             watch,
@@ -247,7 +248,7 @@ fn at_hole(hole: &Hole, cursor: Cursor, now_ms: i64, hold_ms: i64) -> Step {
 
 /// One subscriber's way through a stream. Dropping it ends it.
 pub struct EventFlow {
-    store: Store,
+    store: Arc<Store>,
     clock: Clock,
     metrics: Arc<Metrics>,
     encoder: Encoder,

@@ -4,6 +4,8 @@
 //! replay keeps log and network busy at the same time, and holds two pages, however long it is and however
 //! slowly it is read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::frames::Encoder;
@@ -49,7 +51,7 @@ fn whole<T>(((made, at), last): ((T, Cursor), Option<Sequence>)) -> Option<(T, C
 
 /// One follower's pages, as frames.
 pub(super) struct Pages {
-    store: Store,
+    store: Arc<Store>,
     stream_no: StreamNo,
     encoder: Encoder,
     /// The page that is read while the one before it is sent.
@@ -68,7 +70,7 @@ type Frames = (Vec<u8>, Encoder);
 
 impl Pages {
     /// The pages of a stream.
-    pub(super) fn new(store: Store, stream_no: StreamNo, encoder: Encoder) -> Self {
+    pub(super) fn new(store: Arc<Store>, stream_no: StreamNo, encoder: Encoder) -> Self {
         Pages { store, stream_no, encoder, ahead: None, last_bytes: 0 }
     }
 
