@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::drive::Driver;
 use crate::clock::Clock;
 use crate::store::{Store, StoreError};
@@ -21,8 +23,9 @@ pub async fn start(store: &Store, driver: &Driver, clock: &Clock, tasks: &Tasks)
     let (store, driver, clock) = (store.clone(), driver.clone(), clock.clone());
     let stopping = tasks.stopping().clone();
     tasks.spawn(async move {
+        let mut redate_at = Instant::now();
         while !stopping.is_cancelled() {
-            let pause = match look(&store, &driver, &clock).await {
+            let pause = match look(&store, &driver, &clock, &mut redate_at).await {
                 Ok(pause) => pause,
                 Err(StoreError::Closed | StoreError::Fatal(_)) => return,
                 Err(error) => {
@@ -42,7 +45,19 @@ pub async fn start(store: &Store, driver: &Driver, clock: &Clock, tasks: &Tasks)
 }
 
 /// Takes up what is due and answers how long to sleep.
-async fn look(store: &Store, driver: &Driver, clock: &Clock) -> Result<Duration, StoreError> {
+async fn look(
+    store: &Store,
+    driver: &Driver,
+    clock: &Clock,
+    redate_at: &mut Instant,
+) -> Result<Duration, StoreError> {
+    if Instant::now() >= *redate_at {
+        *redate_at = Instant::now() + LONGEST_SLEEP;
+        let redated = store.redate_forwards().await?;
+        if redated > 0 {
+            tracing::warn!(forwards = redated, "the clock went back: what it had put off is due in its time");
+        }
+    }
     for record in store.due_forwards(PAGE).await? {
         driver.take_up(record);
     }

@@ -300,6 +300,25 @@ impl Store {
             .await
     }
 
+    /// What was dated by a clock that was ahead, and is not any more, keeps its distances and begins now: a
+    /// forward must not wait for as long as the clock was off.
+    pub async fn redate_forwards(&self) -> Result<usize, StoreError> {
+        self.writer
+            .run(0, move |unit| {
+                let redated = unit
+                    .connection
+                    .prepare_cached(
+                        "UPDATE forwards
+                         SET next_attempt_at = next_attempt_at - (updated_at - ?1),
+                             not_before = not_before - (updated_at - ?1), updated_at = ?1
+                         WHERE next_attempt_at IS NOT NULL AND updated_at > ?1",
+                    )?
+                    .execute([unit.now_ms])?;
+                Ok(redated)
+            })
+            .await
+    }
+
     /// Forwards not at rest whose time has come, most urgent first.
     pub async fn due_forwards(&self, limit: u32) -> Result<Vec<ForwardRecord>, StoreError> {
         let now_ms = self.clock.now_ms();

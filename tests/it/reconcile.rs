@@ -1,14 +1,17 @@
 //! What becomes of a forward whose outcome is not known: it is said, taken up again with the same key, over
 //! restarts, and given up only when the key protects no more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use causeway::clock::Clock;
 use causeway::config::Config;
 use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use causeway::services::peer_options::PeerOptions;
 use serde_json::json;
 
+use crate::log_model;
 use crate::support::forwards::{
     FORWARD, audit, forward_id, forward_now, forward_once, keyed_body, run_id, spawn_forward, time_of,
 };
@@ -340,4 +343,26 @@ async fn is_held(code: u16, name: &str) {
     assert_eq!(forward["outcome"], "not_started", "{forward}");
     assert!(forward["attempts"].as_array().is_some_and(|attempts| attempts.len() > 1), "{forward}");
     assert_eq!(home.truth().runs_created().len(), 1);
+}
+
+// A clock that was ahead for a moment has not put off a forward for as long as it was ahead.
+#[tokio::test]
+async fn what_a_clock_that_was_ahead_put_off_is_due_in_its_time() {
+    const AHEAD_MS: i64 = 600_000;
+    let now_ms = 1_700_000_000_000;
+    let nobody = peer("stk_b", "http://127.0.0.1:1", PeerKind::Orchestrator);
+    let clock = Clock::manual(now_ms + AHEAD_MS);
+    let mut gateway = TestGateway::start_at(clock, test_config(), vec![nobody]).await;
+    let sent = [("prefer", "respond-async")];
+    gateway.post_with(FORWARD, &keyed_body("stk_b", "k1"), &sent).await.expect(202);
+    gateway.stop().await;
+    let clock = Clock::manual(now_ms);
+    let log = log_model::open(&gateway.data_dir(), &clock, &Arc::default()).await;
+    let put_off = log.next_due_ms().await.expect("a read").expect("a forward");
+    assert!(put_off >= now_ms + AHEAD_MS, "{put_off}");
+    assert_eq!(log.redate_forwards().await.ok(), Some(1));
+    let due = log.next_due_ms().await.expect("a read").expect("a forward");
+    assert!((now_ms..now_ms + AHEAD_MS / 2).contains(&due), "{due}");
+    assert_eq!(log.redate_forwards().await.ok(), Some(0));
+    log.close().await;
 }
