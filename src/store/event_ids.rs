@@ -45,6 +45,26 @@ impl Recent {
             self.highest.extend_from_slice(key);
         }
     }
+
+    fn read(
+        connection: &Connection,
+        stream_no: StreamNo,
+        (after, to): (i64, i64),
+    ) -> Result<Self, StoreError> {
+        let highest: Option<Vec<u8>> = connection
+            .prepare_cached("SELECT max(event_key) FROM event_ids WHERE stream_no = ?1")?
+            .query_row([stream_no], |row| row.get(0))?;
+        let mut recent = Recent { hashes: Vec::new(), highest: highest.unwrap_or_default() };
+        let mut statement = connection
+            .prepare_cached("SELECT event_key FROM events WHERE position > ?1 AND position <= ?2")?;
+        let mut rows = statement.query([after, to])?;
+        while let Some(row) = rows.next()? {
+            let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+            recent.raise(key);
+            recent.hashes.push(hash(key));
+        }
+        Ok(recent)
+    }
 }
 
 impl Ids {
@@ -65,27 +85,11 @@ impl Ids {
     }
 
     fn recent(&mut self, connection: &Connection, stream_no: StreamNo) -> Result<&mut Recent, StoreError> {
-        if self.recent.is_none() {
-            self.recent = Some(self.load(connection, stream_no)?);
+        let places = self.places(stream_no);
+        match &mut self.recent {
+            Some(recent) => Ok(recent),
+            unread => Ok(unread.insert(Recent::read(connection, stream_no, places)?)),
         }
-        Ok(self.recent.get_or_insert_default())
-    }
-
-    fn load(&self, connection: &Connection, stream_no: StreamNo) -> Result<Recent, StoreError> {
-        let highest: Option<Vec<u8>> = connection
-            .prepare_cached("SELECT max(event_key) FROM event_ids WHERE stream_no = ?1")?
-            .query_row([stream_no], |row| row.get(0))?;
-        let mut recent = Recent { hashes: Vec::new(), highest: highest.unwrap_or_default() };
-        let (after, to) = self.places(stream_no);
-        let mut statement = connection
-            .prepare_cached("SELECT event_key FROM events WHERE position > ?1 AND position <= ?2")?;
-        let mut rows = statement.query([after, to])?;
-        while let Some(row) = rows.next()? {
-            let key = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
-            recent.raise(key);
-            recent.hashes.push(hash(key));
-        }
-        Ok(recent)
     }
 }
 
@@ -110,6 +114,9 @@ impl Unit<'_> {
             if let Some(position) = held {
                 return sequence_at(position).map(Some);
             }
+        }
+        if ids.indexed_to == 0 {
+            return Ok(None);
         }
         let mut statement = self
             .connection
