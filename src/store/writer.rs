@@ -69,6 +69,13 @@ enum Apart {
     Savepoint,
 }
 
+/// What a group has moved, for those who follow.
+#[derive(Default, Clone)]
+struct News {
+    moved: Vec<StreamNo>,
+    appended: BTreeMap<StreamNo, Vec<StoredEvent>>,
+}
+
 /// What the writer's thread owns.
 pub(super) struct WriterThread {
     connection: Connection,
@@ -198,7 +205,7 @@ impl WriterThread {
     /// Commits one group and answers its callers. An error means that the disk failed.
     fn commit(&mut self, mut group: Vec<Box<dyn Job>>) -> Result<(), StoreError> {
         let result = self.transact(&mut group);
-        let result = if mutant("ack_without_commit") { result.or(Ok(())) } else { result };
+        let result = if mutant("ack_without_commit") { result.or(Ok(News::default())) } else { result };
         self.troubled.store(result.is_err(), Ordering::Relaxed);
         if result.is_err() {
             self.forget();
@@ -207,13 +214,19 @@ impl WriterThread {
             }
         }
         failpoint::reached("log::before_answer");
+        let fate = result.as_ref().map(|_| ()).map_err(StoreError::clone);
         for job in group {
-            job.answer(result.clone());
+            job.answer(fate.clone());
         }
+        // After the answers: one who pushes does not queue up behind a thousand who follow.
+        if let Ok(news) = result {
+            self.publish(news);
+        }
+        self.heads.trim();
         if let Some(checkpointer) = &mut self.checkpointer {
             checkpointer.after_commit(&self.connection);
         }
-        match result {
+        match fate {
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
                 tracing::warn!(error = %error, "a group of writes was refused");
@@ -233,20 +246,20 @@ impl WriterThread {
         }
     }
 
-    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), StoreError> {
+    fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<News, StoreError> {
         let now_ms = self.clock.now_ms();
-        let mut appended: BTreeMap<StreamNo, Vec<StoredEvent>> = BTreeMap::new();
+        let mut news = News::default();
         self.execute("BEGIN IMMEDIATE")?;
         self.look_for_others()?;
         let apart = if group.len() == 1 { Apart::Transaction } else { Apart::Savepoint };
         for job in group {
             for (stream, event) in self.run_unit(job.as_mut(), apart, now_ms)? {
-                appended.entry(stream).or_default().push(event);
+                news.appended.entry(stream).or_default().push(event);
             }
         }
-        let moved = self.heads.flush(&self.connection, now_ms)?;
+        news.moved = self.heads.flush(&self.connection, now_ms)?;
         if mutant("published_before_commit") {
-            self.publish(&moved, appended.clone());
+            self.publish(news.clone());
         }
         if let Some(faults) = &self.faults {
             faults.before_commit()?;
@@ -259,9 +272,7 @@ impl WriterThread {
         }
         self.metrics.log_commits.inc();
         self.chain.committed();
-        self.publish(&moved, appended);
-        self.heads.trim();
-        Ok(())
+        Ok(news)
     }
 
     /// Nobody else writes here while the lock on the directory holds, which no file system on a network promises:
@@ -332,12 +343,12 @@ impl WriterThread {
         Ok(Vec::new())
     }
 
-    fn publish(&self, moved: &[StreamNo], mut appended: BTreeMap<StreamNo, Vec<StoredEvent>>) {
-        for number in moved.iter().filter(|number| self.observer.is_watched(**number)) {
-            if let Some(head) = self.heads.peek(*number) {
-                let events = appended.remove(number).unwrap_or_default();
+    fn publish(&self, mut news: News) {
+        for number in news.moved.into_iter().filter(|number| self.observer.is_watched(*number)) {
+            if let Some(head) = self.heads.peek(number) {
+                let events = news.appended.remove(&number).unwrap_or_default();
                 failpoint::reached("log::before_publish");
-                self.observer.advanced(*number, head.state(), events);
+                self.observer.advanced(number, head.state(), events);
             }
         }
     }

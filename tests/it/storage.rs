@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use causeway::clock::Clock;
 use causeway::domain::event::{Appended, Sender, StoredEvent};
@@ -100,8 +100,36 @@ async fn followers_are_told_of_every_event_however_many_streams_there_are() {
             .append_batch(Sender::Client, (first..first + 1000).map(push).collect())
             .await
             .expect("a commit");
-        assert_eq!(told.0.load(Ordering::Relaxed), first + 1000);
     }
+    store.close().await;
+    assert_eq!(told.0.load(Ordering::Relaxed), STREAMS);
+}
+
+/// Takes its time to hear of anything: until it is let go, or for a minute.
+struct Slow(Mutex<mpsc::Receiver<()>>);
+
+impl TailObserver for Slow {
+    fn is_watched(&self, _: StreamNo) -> bool {
+        true
+    }
+
+    fn advanced(&self, _: StreamNo, _: StreamState, _: Vec<StoredEvent>) {
+        let go = self.0.lock().expect("a lock").recv_timeout(Duration::from_secs(60));
+        go.expect("to be let go");
+    }
+}
+
+// A thousand followers are woken by the writer: who pushed does not wait for that.
+#[tokio::test]
+async fn a_push_is_answered_before_followers_are_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (go, gone) = mpsc::channel();
+    let heard = (Arc::new(Slow(Mutex::new(gone))) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
+    let store = open_heard(directory.path(), &Clock::system(), heard).await;
+    let event = entry(1, Push { id: 1, sequence: None, content: 0, ends: false });
+    let push = store.append_batch(Sender::Client, vec![event]);
+    timeout(Duration::from_secs(30), push).await.expect("an answer").expect("a commit");
+    go.send(()).expect("a follower that still waits");
     store.close().await;
 }
 
