@@ -12,6 +12,9 @@ use super::report::{Better, Report};
 use super::server::Server;
 use super::{BenchError, Common};
 
+/// Events that a request may have, as the gateway ships.
+const MOST_TOGETHER: usize = 500;
+
 /// What `fanout` takes.
 #[derive(Debug, Clone)]
 pub struct FanoutPlan {
@@ -33,7 +36,7 @@ pub(super) async fn run(
     let mould = mould(common);
     let course = Course::new(common);
     let mut pusher = Pusher::new(&server.endpoint, &mould, 0).await?;
-    pusher.push(1, Instant::now(), &course).await?;
+    pusher.push(1, &[Instant::now()], &course).await?;
     progress.phase("connecting subscribers");
     let size = plan.subscribers as u64;
     let audience =
@@ -50,9 +53,17 @@ pub(super) async fn run(
                 () = course_now.over.cancelled() => None,
             };
             let Some(due) = due else { break };
-            pusher.push(batch, due, &course_now).await?;
-            if course_now.done(1, 0) {
-                note(&mut published, due.elapsed(), 1);
+            let mut moments = vec![due];
+            // What became due while the last publish was on its way goes together, else the queue is ours.
+            while (moments.len() + 1) * batch <= MOST_TOGETHER
+                && let Some(due) = pace.overdue().await
+                && course_now.claim()
+            {
+                moments.push(due);
+            }
+            pusher.push(batch, &moments, &course_now).await?;
+            if course_now.done(moments.len() as u64, 0) {
+                moments.iter().for_each(|due| note(&mut published, due.elapsed(), 1));
             }
             if matches!(pace, Pace::Closed) {
                 audience.wait_for(pusher.pushed.saturating_sub(behind) * size).await?;

@@ -26,7 +26,7 @@ pub(super) async fn run(
 ) -> Result<Report, BenchError> {
     let course = Course::new(&Common { count: None, ..common.clone() });
     let mut pusher = Pusher::new(&server.endpoint, &mould(common), 0).await?;
-    pusher.push(1, Instant::now(), &course).await?;
+    pusher.push(1, &[Instant::now()], &course).await?;
     let before = server.usage();
     progress.phase("connecting subscribers");
     let start = Instant::now();
@@ -47,7 +47,7 @@ pub(super) async fn run(
     let size = plan.subscribers as u64;
     progress.phase("waking all of them");
     let woken = Instant::now();
-    pusher.push(1, woken, &course).await?;
+    pusher.push(1, &[woken], &course).await?;
     audience.wait_for(2 * size).await?;
     let wake = woken.elapsed();
     let verified = audience.delivered();

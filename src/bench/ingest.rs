@@ -97,7 +97,7 @@ async fn write(
             () = course.over.cancelled() => None,
         };
         let Some(due) = due else { break };
-        pusher.push(batch, due, &course).await?;
+        pusher.push(batch, &[due], &course).await?;
         if course.done(1, batch as u64) {
             note(&mut times, due.elapsed(), 1);
         }
@@ -114,31 +114,33 @@ impl Pusher {
         Ok(Pusher { connection, endpoint: endpoint.clone(), run, shape, pushed: 0, body: Vec::new() })
     }
 
-    /// Pushes the next events, until they are acknowledged. A repeat is the same request: it does no harm.
+    /// Pushes `batch` events for each moment in one request, until they are acknowledged. A repeat is the same
+    /// request: it does no harm.
     pub(super) async fn push(
         &mut self,
         batch: usize,
-        at: Instant,
+        moments: &[Instant],
         course: &Course,
     ) -> Result<(), BenchError> {
-        let stamp = stamp(at);
+        let events = batch * moments.len();
         self.body.clear();
         self.body.extend_from_slice(b"{\"events\":[");
-        for number in self.pushed + 1..=self.pushed + batch as u64 {
+        let stamps = moments.iter().flat_map(|at| std::iter::repeat_n(stamp(*at), batch));
+        for (number, stamp) in (self.pushed + 1..).zip(stamps) {
             self.shape.push(&mut self.body, number, stamp);
             self.body.push(b',');
         }
         self.body.pop();
         self.body.extend_from_slice(b"]}");
         let request = self.endpoint.post(PUSH, "", &self.body);
-        let accepted = format!("\"accepted\":{batch},");
+        let accepted = format!("\"accepted\":{events},");
         for _ in 0..TRIES {
             match self.connection.exchange(&request).await {
                 Ok(answer) if answer.status == 200 => {
                     if memmem::find(answer.body, accepted.as_bytes()).is_none() {
                         return Err(BenchError::Broken(format!("not all was accepted: {}", answer.said())));
                     }
-                    self.pushed += batch as u64;
+                    self.pushed += events as u64;
                     return Ok(());
                 }
                 Ok(answer) if answer.is_busy() => course.error(format!("status {}", answer.status)),

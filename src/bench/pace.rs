@@ -45,4 +45,12 @@ impl Pace {
             Pace::Open(due) => due.lock().await.recv().await,
         }
     }
+
+    /// One more that is due already, on a schedule.
+    pub(super) async fn overdue(&self) -> Option<Instant> {
+        match self {
+            Pace::Closed => None,
+            Pace::Open(due) => due.lock().await.try_recv().ok(),
+        }
+    }
 }

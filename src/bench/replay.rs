@@ -36,7 +36,7 @@ pub(super) async fn run(
     while pusher.pushed < plan.events {
         progress.phase(&format!("filling the log: {} of {}", pusher.pushed, plan.events));
         let batch = FILL.min(plan.events - pusher.pushed) as usize;
-        pusher.push(batch, Instant::now(), &course).await?;
+        pusher.push(batch, &[Instant::now()], &course).await?;
     }
     let workers = (0..plan.readers)
         .map(|_| {

@@ -19,6 +19,8 @@ use crate::wire::{Events, Nats, Resp, Wire, each, nats, resp};
 const SHARDS: usize = 16;
 /// Connections made at the same time.
 const CONNECTING: usize = 64;
+/// Events in one write of the publisher, at most.
+const MOST_TOGETHER: usize = 500;
 
 /// Who follows, and how it is published.
 #[derive(Debug, Clone, Copy)]
@@ -73,17 +75,26 @@ pub async fn measure(peer: Peer, shape: Shape, parent: &Path, times: Times) -> R
     hall.ways.add_permits(all as usize);
     let start = Instant::now();
     let worker = tokio::spawn(async move {
-        for number in 0_u32.. {
-            if hall.window.is_over() {
-                break;
-            }
-            let mut due = Instant::now();
-            if let Some(rate) = shape.rate {
-                due = start + Duration::from_secs_f64(f64::from(number) / rate);
-                wait_until(due);
+        let due =
+            |number: u32| shape.rate.map(|rate| start + Duration::from_secs_f64(f64::from(number) / rate));
+        let mut next = 0;
+        while !hall.window.is_over() {
+            if let Some(at) = due(next) {
+                wait_until(at);
             }
             hall.reserve(each_time).await?;
-            publisher.publish(shape.batch, if shape.rate.is_some() { due } else { Instant::now() }).await?;
+            let now = Instant::now();
+            let mut moments = vec![due(next).unwrap_or(now)];
+            next += 1;
+            // What became due while the last publish was on its way goes together, else the queue is ours.
+            while let Some(at) = due(next).filter(|at| *at <= now)
+                && (moments.len() + 1) * shape.batch <= MOST_TOGETHER
+            {
+                hall.reserve(each_time).await?;
+                moments.push(at);
+                next += 1;
+            }
+            publisher.publish(shape.batch, &moments).await?;
         }
         // Every delivery gives back its permit: nothing was lost.
         hall.reserve(all).await?;
@@ -106,7 +117,7 @@ pub async fn idle(peer: Peer, followers: usize, parent: &Path, times: Times) -> 
     tokio::time::sleep(times.duration).await;
     let after = server.memory()?;
     let hall = Arc::clone(&audience.hall);
-    publisher.publish(1, Instant::now()).await?;
+    publisher.publish(1, &[Instant::now()]).await?;
     tokio::select! {
         woken = hall.reserve(followers as u32) => woken?,
         error = audience.failure() => return Err(error),
@@ -277,18 +288,18 @@ impl Publisher {
         }
         let mut publisher = Publisher { peer, wire, published: 0 };
         if peer == Peer::Nchan {
-            publisher.publish(1, Instant::now()).await?;
+            publisher.publish(1, &[Instant::now()]).await?;
         }
         Ok(publisher)
     }
 
-    /// Publishes the next events in one write, and waits until the server has taken them.
-    async fn publish(&mut self, batch: usize, at: Instant) -> Result<()> {
+    /// Publishes `batch` events for each moment in one write, and waits until the server has taken them.
+    async fn publish(&mut self, batch: usize, moments: &[Instant]) -> Result<()> {
         let (mut out, mut body) = (Vec::new(), Vec::new());
-        for _ in 0..batch {
+        for at in moments.iter().flat_map(|at| std::iter::repeat_n(stamp(*at), batch)) {
             self.published += 1;
             body.clear();
-            event::write(&mut body, self.published, stamp(at));
+            event::write(&mut body, self.published, at);
             let length = body.len();
             let head = match self.peer {
                 Peer::Nats => format!("PUB bench {length}\r\n"),
@@ -305,7 +316,7 @@ impl Publisher {
             out.extend_from_slice(b"PING\r\n");
         }
         self.wire.send(&out).await?;
-        let mut waiting = if self.peer == Peer::Nats { 1 } else { batch };
+        let mut waiting = if self.peer == Peer::Nats { 1 } else { batch * moments.len() };
         while waiting > 0 {
             let peer = self.peer;
             self.wire

@@ -51,6 +51,11 @@ pub fn date() -> String {
     said("date", &["--utc", "+%Y-%m-%d"])
 }
 
+/// Has everything on disk that was written so far.
+pub fn settle() {
+    said("sync", &[]);
+}
+
 /// The first line that a command says.
 pub fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();

@@ -145,6 +145,8 @@ async fn measure(options: &Options, workloads: &[Workload], directory: &Path) ->
                     "peers: {seconds:4} s, round {now} of {rounds}: {}: {}",
                     workload.title, row.server
                 );
+                // What the one before has left to be written would be this one's stalls.
+                machine::settle();
                 let measured = match at.checked_sub(1) {
                     None => workload.causeway(&options.causeway, directory, times).await,
                     Some(peer) => workload.peer(workload.peers[peer].0, directory, times).await,
