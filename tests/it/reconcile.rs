@@ -10,6 +10,7 @@ use causeway::domain::id::PeerId;
 use causeway::domain::peer::PeerKind;
 use causeway::services::peer_options::PeerOptions;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::log_model;
 use crate::support::forwards::{
@@ -365,4 +366,24 @@ async fn what_a_clock_that_was_ahead_put_off_is_due_in_its_time() {
     assert!((now_ms..now_ms + AHEAD_MS / 2).contains(&due), "{due}");
     assert_eq!(log.redate_forwards().await.ok(), Some(0));
     log.close().await;
+}
+
+// ... and the gateway sees to that by itself, within a minute and the wait itself.
+#[tokio::test]
+async fn a_forward_that_a_clock_put_off_is_taken_up_once_the_clock_is_right() {
+    const AHEAD_MS: i64 = 600_000;
+    let home = ScriptedOrchestrator::start().await;
+    let clock = Clock::running(1_700_000_000_000 + AHEAD_MS);
+    let gateway = TestGateway::start_at(clock.clone(), test_config(), vec![home_peer(&home)]).await;
+    home.next_creates([CreateFault::status_retry_after(503, "5")]);
+    let sent = [("prefer", "respond-async")];
+    let accepted = gateway.post_with(FORWARD, &keyed_body("stk_b", "k1"), &sent).await.expect(202);
+    forward_once(&gateway, &forward_id(&accepted), "unknown").await;
+    clock.jump(-AHEAD_MS);
+    let made = timeout(Duration::from_secs(120), async {
+        while home.truth().runs_created().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await; // why: polling another party
+        }
+    });
+    made.await.expect("the run, long before ten minutes are over");
 }
