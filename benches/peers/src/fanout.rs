@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::event;
 use crate::peers::{Keeping, Peer, Running};
 use crate::window::{Latency, PATIENCE, Sample, Times, Window, latency, note, stamp, wait_until};
-use crate::wire::{Events, Nats, Resp, Wire, each, nats, resp};
+use crate::wire::{Events, Nats, Resp, Wire, each, nats, post, resp};
 
 /// Records of latencies, so that followers seldom wait for each other.
 const SHARDS: usize = 16;
@@ -234,6 +234,7 @@ impl Follower {
             Peer::Nats => wire.send(b"CONNECT {\"verbose\":false}\r\nSUB bench 1\r\nPING\r\n").await?,
             Peer::Redis => wire.send(b"SUBSCRIBE bench\r\n").await?,
             Peer::Nchan => wire.send(&Events::request("/events")).await?,
+            Peer::Bare => wire.send(&Events::request("/streams/0/events")).await?,
             other => bail!("{other:?} has no followers"),
         }
         while !confirmed {
@@ -257,7 +258,7 @@ impl Follower {
             })
             .await?;
         }
-        Ok(Follower { peer, wire, events, first: u64::from(peer == Peer::Nchan) })
+        Ok(Follower { peer, wire, events, first: u64::from(peer.is_http()) })
     }
 
     /// Waits for events.
@@ -280,14 +281,14 @@ impl Follower {
 }
 
 impl Publisher {
-    /// Connects. With nchan there is an event from the beginning, so that followers see that they follow.
+    /// Connects. With HTTP there is an event from the beginning, so that followers see that they follow.
     async fn new(peer: Peer, address: SocketAddr) -> Result<Self> {
         let mut wire = Wire::connect(address).await?;
         if peer == Peer::Nats {
             wire.send(b"CONNECT {\"verbose\":false}\r\n").await?;
         }
         let mut publisher = Publisher { peer, wire, published: 0 };
-        if peer == Peer::Nchan {
+        if peer.is_http() {
             publisher.publish(1, &[Instant::now()]).await?;
         }
         Ok(publisher)
@@ -296,8 +297,14 @@ impl Publisher {
     /// Publishes `batch` events for each moment in one write, and waits until the server has taken them.
     async fn publish(&mut self, batch: usize, moments: &[Instant]) -> Result<()> {
         let (mut out, mut body) = (Vec::new(), Vec::new());
+        let bare = self.peer == Peer::Bare;
         for at in moments.iter().flat_map(|at| std::iter::repeat_n(stamp(*at), batch)) {
             self.published += 1;
+            if bare {
+                body.push(if body.is_empty() { b'[' } else { b',' });
+                event::write(&mut body, self.published, at);
+                continue;
+            }
             body.clear();
             event::write(&mut body, self.published, at);
             let length = body.len();
@@ -315,8 +322,13 @@ impl Publisher {
         if self.peer == Peer::Nats {
             out.extend_from_slice(b"PING\r\n");
         }
+        if bare {
+            body.push(b']');
+            out = post("/streams/0/events", &body);
+        }
         self.wire.send(&out).await?;
-        let mut waiting = if self.peer == Peer::Nats { 1 } else { batch * moments.len() };
+        let mut waiting =
+            if matches!(self.peer, Peer::Nats | Peer::Bare) { 1 } else { batch * moments.len() };
         while waiting > 0 {
             let peer = self.peer;
             self.wire

@@ -12,7 +12,7 @@ use crate::event;
 use crate::peers::{Keeping, Peer, Running};
 use crate::process::Server;
 use crate::window::{Latency, Sample, Times, Window, latency, note, since, stamp};
-use crate::wire::{Nats, Resp, Wire, each, nats, resp};
+use crate::wire::{Nats, Resp, Wire, answer, each, nats, post, resp};
 
 /// How many write, and how much at once.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,7 @@ pub struct Writer {
 }
 
 enum Kind {
+    Bare { wire: Wire },
     Nats { wire: Wire },
     Redis { wire: Wire },
     Postgres { client: Client, one: Statement, many: Statement },
@@ -100,6 +101,22 @@ async fn stored(peer: Peer, server: &Server, streams: usize) -> Result<u64> {
         Peer::Postgres => {
             let row = connect(server).await?.query_one("SELECT count(*) FROM events", &[]).await?;
             Ok(row.get::<_, i64>(0) as u64)
+        }
+        Peer::Bare => {
+            let mut wire = Wire::connect(server.address).await?;
+            wire.send(b"GET /streams HTTP/1.1\r\nhost: bench\r\n\r\n").await?;
+            let mut events = None;
+            while events.is_none() {
+                wire.read(|bytes| {
+                    each(bytes, answer, |(status, body)| {
+                        ensure!(status == 200, "the answer was {status}");
+                        events = Some(std::str::from_utf8(body)?.parse()?);
+                        Ok(())
+                    })
+                })
+                .await?;
+            }
+            events.context("no answer")
         }
         _ => {
             let mut wire = Wire::connect(server.address).await?;
@@ -180,6 +197,7 @@ impl Writer {
                 let many = client.prepare(&format!("{insert} {rows} ON CONFLICT DO NOTHING")).await?;
                 Kind::Postgres { client, one, many }
             }
+            Peer::Bare => Kind::Bare { wire: Wire::connect(server.address).await? },
             other => bail!("{other:?} keeps no events"),
         };
         Ok(Writer { kind, stream, written: 0, out: Vec::new(), event: Vec::new() })
@@ -193,6 +211,27 @@ impl Writer {
         self.out.clear();
         let mut waiting = batch;
         match &mut self.kind {
+            Kind::Bare { wire } => {
+                event.clear();
+                for number in numbers {
+                    event.push(if event.is_empty() { b'[' } else { b',' });
+                    event::write(event, number, at);
+                }
+                event.push(b']');
+                let accepted = format!("{{\"accepted\":{batch}}}");
+                wire.send(&post(&format!("/streams/{stream}/events"), event)).await?;
+                while waiting > 0 {
+                    wire.read(|bytes| {
+                        each(bytes, answer, |(status, body)| {
+                            ensure!(status == 200 && body == accepted.as_bytes(), "the answer was {status}");
+                            waiting = 0;
+                            window.count(batch as u64);
+                            Ok(())
+                        })
+                    })
+                    .await?;
+                }
+            }
             Kind::Nats { wire } => {
                 for number in numbers {
                     one(event, number, at);

@@ -93,7 +93,7 @@ async fn run(options: &Options, directory: &Path) -> Result<()> {
     let commit = machine::said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short", "HEAD"]);
     let version = machine::said(&options.causeway.display().to_string(), &["--version"]);
     let mut versions = vec![format!("{version} (sources at {commit})")];
-    let peers = [Peer::Postgres, Peer::Nats, Peer::Redis, Peer::Nginx, Peer::Haproxy];
+    let peers = [Peer::Bare, Peer::Postgres, Peer::Nats, Peer::Redis, Peer::Nginx, Peer::Haproxy];
     versions.extend(peers.iter().filter(|peer| peer.is_there()).map(|peer| peer.version()));
     let (date, machine, command) = (machine::date(), machine::describe(directory)?, options.command());
     let (seconds, minutes) = (options.seconds(), started.elapsed().as_secs_f64() / 60.0);

@@ -16,6 +16,8 @@ use crate::process::{Server, command, free_address, is_installed};
 /// A server to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
+    /// The least that does the same with Causeway's libraries: `bin/bare.rs`.
+    Bare,
     /// NATS: core, or JetStream where something is kept.
     Nats,
     Redis,
@@ -45,6 +47,7 @@ impl Peer {
     /// The program, by name or by path.
     fn program(self) -> String {
         match self {
+            Peer::Bare => bare_program().display().to_string(),
             Peer::Nats => "nats-server".to_owned(),
             Peer::Redis => "redis-server".to_owned(),
             Peer::Postgres => postgres_program("postgres").display().to_string(),
@@ -56,6 +59,11 @@ impl Peer {
     /// True when it can be started here.
     pub fn is_there(self) -> bool {
         is_installed(&self.program()) && (self != Peer::Nchan || Path::new(NCHAN_MODULE).is_file())
+    }
+
+    /// True when its followers read server-sent events.
+    pub fn is_http(self) -> bool {
+        matches!(self, Peer::Bare | Peer::Nchan)
     }
 
     /// What it says its version is.
@@ -78,6 +86,7 @@ impl Peer {
         let (at, address) = (directory.path(), free_address()?);
         let end = if self == Peer::Postgres { Signal::INT } else { Signal::TERM };
         let command = match self {
+            Peer::Bare => bare(at, address, origin, end),
             Peer::Nats => nats(at, address, keeping, end)?,
             Peer::Redis => redis(at, address, keeping, end),
             Peer::Postgres => postgres(at, address, keeping, end)?,
@@ -95,6 +104,20 @@ impl Peer {
 pub struct Running {
     pub server: Server,
     _directory: TempDir,
+}
+
+/// It is built with this program, and lies beside it.
+fn bare_program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default().with_file_name("bare")
+}
+
+fn bare(at: &Path, address: SocketAddr, origin: Option<SocketAddr>, end: Signal) -> Command {
+    let mut command = command(&Peer::Bare.program(), end, None);
+    command.args(["--listen", &address.to_string(), "--dir", &at.display().to_string()]);
+    if let Some(origin) = origin {
+        command.args(["--origin", &origin.to_string()]);
+    }
+    command
 }
 
 fn nats(at: &Path, address: SocketAddr, keeping: Keeping, end: Signal) -> Result<Command> {

@@ -12,7 +12,7 @@ use crate::event;
 use crate::ingest::{Writer, connect, prepare};
 use crate::peers::{Keeping, Peer, Running};
 use crate::window::{Latency, Sample, Times, Window, latency, note, since};
-use crate::wire::{Nats, Resp, Wire, each, nats, resp};
+use crate::wire::{Events, Nats, Resp, Wire, each, nats, resp};
 
 /// Events written at once while the stream is filled.
 const FILL: u64 = 1000;
@@ -42,6 +42,7 @@ pub async fn measure(peer: Peer, events: u64, parent: &Path, times: Times) -> Re
                 (Peer::Nats, _) => {
                     read_nats(Wire::connect(address).await?, reading, events, &mut course).await?
                 }
+                (Peer::Bare, _) => read_bare(Wire::connect(address).await?, events, &mut course).await?,
                 (Peer::Redis, _) => read_redis(Wire::connect(address).await?, &mut course).await?,
                 (_, Some(client)) => read_postgres(client, &mut course).await?,
                 _ => bail!("{peer:?} keeps no events"),
@@ -71,6 +72,15 @@ impl Course<'_> {
         }
         Ok(())
     }
+}
+
+async fn read_bare(mut wire: Wire, events: u64, course: &mut Course<'_>) -> Result<()> {
+    wire.send(&Events::request("/streams/0/events")).await?;
+    let mut stream = Events::default();
+    while course.read < events {
+        wire.read(|bytes| stream.take(bytes, |body| course.take(body))).await?;
+    }
+    Ok(())
 }
 
 async fn read_nats(mut wire: Wire, reading: u64, events: u64, course: &mut Course<'_>) -> Result<()> {

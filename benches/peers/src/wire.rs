@@ -212,6 +212,15 @@ impl Events {
     }
 }
 
+/// A request with a body.
+pub fn post(path: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut request =
+        format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    request.extend_from_slice(body);
+    request
+}
+
 /// The next whole answer, status and body, and how long it was.
 pub fn answer(bytes: &[u8]) -> Next<(u16, &[u8])> {
     let Some(head) = http_head(bytes)? else { return Ok(None) };

@@ -20,6 +20,9 @@ pub enum Task {
     Idle { followers: usize },
 }
 
+/// How the least that does the same is called.
+const BARE: &str = "axum, hyper, SQLite";
+
 /// One workload.
 #[derive(Debug, Clone)]
 pub struct Workload {
@@ -80,6 +83,7 @@ pub fn all(quick: bool) -> Vec<Workload> {
             task: Task::Ingest(ingest::Shape { writers, batch }),
             promise: "fsync before ack; deduplicated by id; JSON validated; HTTP",
             peers: vec![
+                (Peer::Bare, BARE, "fsync before ack; deduplicated by unique index; HTTP"),
                 (
                     Peer::Postgres,
                     "PostgreSQL, INSERT",
@@ -95,6 +99,7 @@ pub fn all(quick: bool) -> Vec<Workload> {
         });
     }
     let memory = [
+        (Peer::Bare, BARE, "fsync before delivery; SSE"),
         (Peer::Nats, "NATS core", "memory only, no resume; raw TCP"),
         (Peer::Redis, "Redis pub/sub", "memory only, no resume; raw TCP"),
         (Peer::Nchan, "nginx nchan", "memory only; SSE; one event per request"),
@@ -129,12 +134,14 @@ pub fn all(quick: bool) -> Vec<Workload> {
         task: Task::Replay { events },
         promise: "from disk (page cache); SSE",
         peers: vec![
+            (Peer::Bare, BARE, "from disk (page cache); SSE"),
             (Peer::Postgres, "PostgreSQL, COPY", "from disk (page cache); own protocol"),
             (Peer::Nats, "NATS JetStream, push consumer", "from disk (page cache); raw TCP"),
             (Peer::Redis, "Redis XRANGE, pages of 1000", "from memory; raw TCP"),
         ],
     });
     let relays = vec![
+        (Peer::Bare, BARE, "passed on, nothing kept; HTTP"),
         (Peer::Nginx, "nginx", "passed on, nothing kept; HTTP"),
         (Peer::Haproxy, "haproxy", "passed on, nothing kept; HTTP"),
     ];
