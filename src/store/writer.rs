@@ -1,8 +1,8 @@
 //! The one writer: group commit on a thread of its own.
 //!
 //! Every commit costs one fsync whatever it carries, so the writer takes all units of work that wait,
-//! runs them in one transaction, commits once, and then answers all of them. No timer: a lone unit
-//! commits at once; under load the groups grow by themselves.
+//! runs them in one transaction, commits once, answers all of them, and then wakes who follows. No timer:
+//! a lone unit commits at once; under load the groups grow by themselves.
 //!
 //! Invariant: a unit is answered, and its events are shown to followers, only after the commit is on
 //! disk. A unit that fails is rolled back alone; its neighbours in the group are not harmed.
@@ -37,7 +37,7 @@ const GROUP_UNITS: usize = 1024;
 /// Bytes of events in one group.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
-/// Who is told that streams moved, after the commit and before the answers.
+/// Who is told that streams moved, after the commit and the answers.
 pub trait TailObserver: Send + Sync {
     /// True when somebody follows the stream, so that the news is worth putting together.
     fn is_watched(&self, stream_no: StreamNo) -> bool;
