@@ -51,7 +51,7 @@ const AHEAD: usize = 2;
 
 /// The least that does the same
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "bare", version)]
 struct Options {
     #[arg(long)]
     listen: SocketAddr,
