@@ -23,9 +23,10 @@ use super::hub::{Hub, Watch};
 use super::identity::Caller;
 use super::options::EventsOptions;
 use super::pages::Pages;
+use super::step::{Step, next_step};
 use crate::clock::{Clock, left, millis};
 use crate::domain::cursor::Cursor;
-use crate::domain::holes::{GapReason, Hole};
+use crate::domain::holes::GapReason;
 use crate::domain::stream::{StreamNo, StreamState};
 use crate::entropy::Entropy;
 use crate::metrics::{Metrics, Reason};
@@ -159,17 +160,19 @@ impl Follow {
 /// Refuses a cursor that cannot be honoured exactly.
 pub fn check_cursor(state: &StreamState, request: FollowRequest) -> Result<(), Problem> {
     if state.ended && request.after.get() > state.last && !mutant("cursor_ahead_served") {
-        return Err(Problem::new(
-            ErrorCode::CursorAhead,
-            format!("the run ended at sequence {}; there is nothing after {}", state.last, request.after),
-        )
-        .with("last_sequence", state.last)
-        .with("field", "from_sequence"));
+        return Err(ahead(state, request.after));
     }
     if request.after.next() < state.oldest && !request.skip_gaps {
         return Err(expired(state));
     }
     Ok(())
+}
+
+pub(super) fn ahead(state: &StreamState, cursor: Cursor) -> Problem {
+    let message = format!("the run ended at sequence {}; there is nothing after {cursor}", state.last);
+    Problem::new(ErrorCode::CursorAhead, message)
+        .with("last_sequence", state.last)
+        .with("field", "from_sequence")
 }
 
 pub(super) fn expired(state: &StreamState) -> Problem {
@@ -191,59 +194,6 @@ pub(super) fn lost_rows(cursor: Cursor) -> Problem {
     let message =
         format!("events after sequence {cursor} are missing from the log; the operator must mend it");
     Problem::new(ErrorCode::InternalError, message).with("retryable", false)
-}
-
-/// What to do next at a cursor: a pure decision.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Events up to here can be read.
-    Read(Cursor),
-    /// This range is missing and is passed over.
-    Gap(u64, u64, GapReason),
-    /// A hole may still be filled: wait, but not beyond this wall time.
-    Hold(i64),
-    /// The run is lost.
-    Lost,
-    /// Everything was read and nothing will come.
-    End,
-    /// Everything was read so far.
-    Wait,
-    /// Retention overtook the reader.
-    Expired,
-}
-
-pub(super) fn next_step(
-    state: &StreamState,
-    cursor: Cursor,
-    now_ms: i64,
-    hold_ms: i64,
-    skip_gaps: bool,
-) -> Step {
-    if cursor.next() < state.oldest {
-        let to = state.oldest - 1;
-        return if skip_gaps { Step::Gap(cursor.next(), to, GapReason::Retention) } else { Step::Expired };
-    }
-    let to = state.readable_to(cursor);
-    if to > cursor {
-        return Step::Read(to);
-    }
-    match state.next_hole(cursor) {
-        Some(hole) => at_hole(hole, cursor, now_ms, hold_ms),
-        None if state.lost.is_some() && !state.ended => Step::Lost,
-        None if state.ended => Step::End,
-        None => Step::Wait,
-    }
-}
-
-fn at_hole(hole: &Hole, cursor: Cursor, now_ms: i64, hold_ms: i64) -> Step {
-    let until = hole.since_ms.saturating_add(hold_ms);
-    // A wall clock set back by more than the hold makes the age meaningless: then the wait is over.
-    let over = now_ms >= until || hole.since_ms - now_ms > hold_ms;
-    match hole.reason {
-        Some(reason) => Step::Gap(hole.from.max(cursor.next()), hole.to, reason),
-        None if over => Step::Gap(hole.from.max(cursor.next()), hole.to, GapReason::HoldTimeout),
-        None => Step::Hold(until),
-    }
 }
 
 /// One subscriber's way through a stream. Dropping it ends it.
@@ -299,8 +249,8 @@ impl EventFlow {
                     let frame = self.gap(from, to, reason, state.oldest);
                     return Some(self.leave(frame));
                 }
-                Step::End | Step::Lost | Step::Expired => {
-                    let frame = self.last_frame(&state);
+                last @ (Step::End | Step::Ahead | Step::Lost | Step::Expired) => {
+                    let frame = self.last_frame(&last, &state);
                     return Some(self.leave(frame));
                 }
                 Step::Hold(until) => Some(until),
@@ -408,21 +358,25 @@ impl EventFlow {
     }
 
     /// The frame after which the stream closes.
-    fn last_frame(&mut self, state: &StreamState) -> Bytes {
+    fn last_frame(&mut self, step: &Step, state: &StreamState) -> Bytes {
         self.done = true;
-        if state.ended && self.cursor.get() >= state.last {
-            let mut out = Vec::new();
-            if !self.caught_up {
-                out.extend_from_slice(&self.caught_up_frame());
-            }
-            let body = json!({ "sequence": state.last, "status": state.status.as_str() });
-            self.encoder.control(&mut out, Control::End, &body);
-            return Bytes::from(out);
+        let problem = match step {
+            Step::End => return self.end_frame(state),
+            Step::Ahead => ahead(state, self.cursor),
+            Step::Lost => Problem::new(ErrorCode::RunLost, state.lost.as_deref().unwrap_or_default()),
+            _ => expired(state),
+        };
+        self.error_frame(&problem)
+    }
+
+    fn end_frame(&mut self, state: &StreamState) -> Bytes {
+        let mut out = Vec::new();
+        if !self.caught_up {
+            out.extend_from_slice(&self.caught_up_frame());
         }
-        match &state.lost {
-            Some(reason) => self.error_frame(&Problem::new(ErrorCode::RunLost, reason.to_string())),
-            None => self.error_frame(&expired(state)),
-        }
+        let body = json!({ "sequence": state.last, "status": state.status.as_str() });
+        self.encoder.control(&mut out, Control::End, &body);
+        Bytes::from(out)
     }
 
     fn error_frame(&self, problem: &Problem) -> Bytes {

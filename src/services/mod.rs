@@ -11,6 +11,7 @@ pub mod peer_options;
 pub mod quota_gate;
 mod rate_cells;
 mod replay;
+mod step;
 pub mod trust_options;
 
 pub mod audit_log;

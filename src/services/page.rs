@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::follow::{Follow, FollowRequest, Step, check_cursor, expired, lost_rows, next_step};
+use super::follow::{Follow, FollowRequest, ahead, check_cursor, expired, lost_rows};
 use super::frames::{envelope, federation, gap_body, in_words};
 use super::identity::Caller;
 use super::pages::read_whole;
+use super::step::{Step, next_step};
 use crate::clock::millis;
 use crate::domain::cursor::Cursor;
 use crate::domain::limits;
@@ -61,6 +62,7 @@ impl Follow {
                     page.cursor = Cursor::at(to);
                 }
                 Step::Expired => return Err(expired(&state)),
+                Step::Ahead => return Err(ahead(&state, page.cursor)),
                 Step::Hold(_) | Step::Lost | Step::End | Step::Wait => break,
             }
         }

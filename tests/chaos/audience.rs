@@ -94,6 +94,7 @@ impl Reader {
             status => {
                 let body = json_of(answer).await;
                 let code = body["error"]["code"].as_str().unwrap_or("");
+                self.heed(&body["error"]["code"]);
                 // Nobody needs a line for each try at a gateway that is down.
                 if status < 500 && status != 429 {
                     self.note_refusal(&format!("{status} {code}"));
@@ -138,8 +139,18 @@ impl Reader {
                 let (gateway, run) = (self.gateway.clone(), self.run.clone());
                 self.note(What::Ended { reader: self.number, gateway, run, sequence });
             }
-            "stream_error" => self.note_refusal(&frame.data),
+            "stream_error" => {
+                self.note_refusal(&frame.data);
+                self.heed(&data["error"]["code"]);
+            }
             _ => {}
+        }
+    }
+
+    /// A cursor beyond the end of a run is one of a run that a restore took: what is there now is another.
+    fn heed(&mut self, code: &Value) {
+        if code == "cursor_ahead" {
+            self.last = 0;
         }
     }
 

@@ -81,6 +81,11 @@ impl Restores {
         spans.iter().map(|(_, to)| *to).find(|to| (since..at).contains(to)).unwrap_or(at)
     }
 
+    /// Whether this gateway was restored before this time.
+    fn any_before(&self, gateway: &str, at: u64) -> bool {
+        self.0.get(gateway).is_some_and(|spans| spans.iter().any(|(_, restored)| *restored <= at))
+    }
+
     /// Whether a gateway was restored after this time.
     fn any_between(&self, from: u64, to: u64) -> bool {
         self.0.values().flatten().any(|(_, at)| (from..=to).contains(at))
@@ -165,6 +170,7 @@ fn seen_is_stored(entries: &[Entry]) -> Vec<String> {
 }
 
 fn streams_are_whole(entries: &[Entry]) -> Vec<String> {
+    let restores = Restores::of(entries);
     let (mut accounted, mut offences) = (HashMap::<u64, u64>::new(), Vec::new());
     for entry in entries {
         match &entry.what {
@@ -186,6 +192,11 @@ fn streams_are_whole(entries: &[Entry]) -> Vec<String> {
                 if *from != last + 1 || to < from {
                     offences.push(format!("reader {reader}: after {last} a gap of {from} to {to}"));
                 }
+            }
+            What::Refused { reader, gateway, run, code, .. }
+                if code.contains("cursor_ahead") && !restores.any_before(gateway, entry.at) =>
+            {
+                offences.push(format!("reader {reader} of {run}: an end before its last event"));
             }
             What::Ended { reader, run, sequence, .. } if accounted.get(reader) != Some(sequence) => {
                 offences.push(format!(

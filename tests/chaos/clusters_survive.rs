@@ -3,6 +3,7 @@
 //! Two phases: faults and work at once, then everything is healed and must come to rest within a bound. Judged
 //! is the history, once all is over.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -60,4 +61,14 @@ fn assert_it_was_worth_it(entries: &[Entry]) {
     let made = count(|what| matches!(what, What::Made { .. }));
     let seen = count(|what| matches!(what, What::Saw { .. }));
     assert!(faults >= 5 && made >= 5 && seen >= 100, "{faults} faults, {made} runs, {seen} events seen");
+}
+
+/// Judges a history that was kept: `CHAOS_HISTORY=<file> cargo test --features faults --test chaos -- --ignored judged_again`.
+#[test]
+#[ignore = "a tool: it needs the file of a history"]
+fn a_history_is_judged_again() {
+    let file = std::env::var_os("CHAOS_HISTORY").expect("CHAOS_HISTORY names the file of a history");
+    let entries = history::read(Path::new(&file));
+    say(&history::summary(&entries));
+    checks::assert_all(&entries);
 }

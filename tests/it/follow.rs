@@ -149,6 +149,16 @@ async fn a_cursor_ahead_is_refused_on_a_finished_run_and_waits_on_another() {
     gateway.push_steps("open", 2..=4).await;
     assert_eq!(ahead.next_frame().await.sequence(), 4);
     assert_eq!(page(&gateway, "open", "?from_sequence=9").await.expect(200).json["next_from_sequence"], 9);
+    // A run that ends before it comes to the cursor is not one that was followed to its end.
+    let mut beyond = open(&gateway, "open", "?from_sequence=9").await;
+    assert!(beyond.next_frame().await.is("caught_up"));
+    gateway.push_end("open", 5).await;
+    for stream in [&mut beyond, &mut far] {
+        let refused = stream.next_frame().await;
+        assert!(refused.is("stream_error"), "{refused:?}");
+        assert_eq!(refused.data["error"]["code"], "cursor_ahead");
+        assert_eq!(refused.data["error"]["details"]["last_sequence"], 5);
+    }
 }
 
 // A-23, L8

@@ -114,6 +114,16 @@ fn a_silent_hole_a_duplicate_and_a_false_end_are_found() {
     broken(check, [opened(5), saw(5, "e5")]);
     broken(check, [opened(0), gap(2, 3)]);
     broken(check, [opened(0), saw(1, "e1"), ended(2)]);
+    // A run that ends before a reader's cursor is not the one it has read of.
+    let refused = || What::Refused {
+        reader: 1,
+        gateway: g(),
+        run: "run_1".to_owned(),
+        after: 5,
+        code: "409 cursor_ahead".to_owned(),
+    };
+    broken(check, [opened(5), refused()]);
+    sound(check, restore(opened(5)).into_iter().chain([refused(), opened(0), saw(1, "e1"), ended(1)]));
 }
 
 #[test]
