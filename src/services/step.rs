@@ -3,6 +3,7 @@
 use crate::domain::cursor::Cursor;
 use crate::domain::holes::{GapReason, Hole};
 use crate::domain::stream::StreamState;
+use crate::mutants::mutant;
 
 /// What to do next at a cursor.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(super) fn next_step(
     match state.next_hole(cursor) {
         Some(hole) => at_hole(hole, cursor, now_ms, hold_ms),
         None if state.lost.is_some() && !state.ended => Step::Lost,
-        None if state.ended && cursor.get() > state.last => Step::Ahead,
+        None if state.ended && cursor.get() > state.last && !mutant("cursor_ahead_served") => Step::Ahead,
         None if state.ended => Step::End,
         None => Step::Wait,
     }
