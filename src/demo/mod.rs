@@ -153,10 +153,10 @@ impl Stage {
 }
 
 impl TemporaryDirectory {
-    /// Makes one inside `parent`.
+    /// Makes one inside `parent`. Its path is absolute: processes that are given it work elsewhere.
     pub(crate) fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
         let name = Entropy::from_os().id(prefix, Clock::system().now_ms());
-        let path = parent.join(name);
+        let path = std::path::absolute(parent)?.join(name);
         let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

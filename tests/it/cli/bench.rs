@@ -249,6 +249,16 @@ async fn an_interrupted_measurement_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn the_directory_is_one_of_where_it_was_called() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = causeway(&["bench", "ingest", "--count", "10", "--warmup", "0s", "--dir", "."]);
+    let ended = command.current_dir(directory.path()).output();
+    let (code, _, err) =
+        told(&tokio::time::timeout(PATIENCE, ended).await.expect("in time").expect("it ran"));
+    assert_eq!(code, 0, "{err}");
+}
+
+#[tokio::test]
 async fn what_cannot_be_measured_says_why() {
     let (code, _, err) = causeway_says(&["bench", "ingest", "--url", "http://127.0.0.1:1"]).await;
     assert_eq!(code, 69, "{err}");
