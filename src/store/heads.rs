@@ -124,7 +124,7 @@ impl StreamHead {
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     by_number: HashMap<StreamNo, StreamHead>,
-    /// By tenant, then by stream.
+    /// The streams of runs: by tenant, then by run.
     numbers: HashMap<Box<str>, HashMap<Box<str>, StreamNo>>,
     /// Changed in this group, not yet written.
     dirty: BTreeSet<StreamNo>,
@@ -170,36 +170,36 @@ impl Heads {
         *self = Heads::default();
     }
 
-    /// The number of a stream, by name.
+    /// The stream of a run, by the run's name.
     pub(super) fn find(
         &mut self,
         connection: &Connection,
         tenant: &str,
-        stream: &str,
+        run: &str,
     ) -> Result<Option<StreamNo>, StoreError> {
-        if let Some(number) = self.numbers.get(tenant).and_then(|streams| streams.get(stream)) {
+        if let Some(number) = self.numbers.get(tenant).and_then(|streams| streams.get(run)) {
             return Ok(Some(*number));
         }
         let number: Option<StreamNo> = connection
-            .prepare_cached("SELECT stream_no FROM streams WHERE tenant_id = ?1 AND stream_id = ?2")?
-            .query_row(params![tenant, stream], |row| row.get(0))
+            .prepare_cached("SELECT stream_no FROM runs WHERE tenant_id = ?1 AND run_id = ?2")?
+            .query_row(params![tenant, run], |row| row.get(0))
             .optional()?;
         if let Some(number) = number {
-            self.remember(tenant, stream, number);
+            self.remember(tenant, run, number);
         }
         Ok(number)
     }
 
-    fn remember(&mut self, tenant: &str, stream: &str, number: StreamNo) {
+    fn remember(&mut self, tenant: &str, run: &str, number: StreamNo) {
         let streams = self.numbers.entry(Box::from(tenant)).or_default();
-        streams.insert(Box::from(stream), number);
+        streams.insert(Box::from(run), number);
     }
 
-    /// Creates a stream, empty, with its row.
+    /// Creates the stream of a run that is new, empty, with its row.
     pub(super) fn create(
         &mut self,
         connection: &Connection,
-        (tenant, stream): (&str, &str),
+        (tenant, run): (&str, &str),
         home: &str,
         status: RunStatus,
         now_ms: i64,
@@ -207,11 +207,11 @@ impl Heads {
         connection
             .prepare_cached(
                 "INSERT INTO streams (tenant_id, stream_id, home, status, created_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+                 VALUES (?1, 'run/' || ?2, ?3, ?4, ?5, ?5)",
             )?
-            .execute(params![tenant, stream, home, status.as_str(), now_ms])?;
+            .execute(params![tenant, run, home, status.as_str(), now_ms])?;
         let number = StreamNo::new(connection.last_insert_rowid());
-        self.remember(tenant, stream, number);
+        self.remember(tenant, run, number);
         self.by_number.insert(number, StreamHead::new(number, tenant, home, status));
         self.undo.push(Touched { number, before: None, was_dirty: false });
         Ok(number)

@@ -96,11 +96,6 @@ pub(super) struct NewRun<'a> {
     pub(super) principal: Option<&'a str>,
 }
 
-/// The stream that holds a run's events.
-pub(super) fn stream_id(run_id: &str) -> String {
-    format!("run/{run_id}")
-}
-
 impl Unit<'_> {
     /// The stream of a run, if the run is known.
     pub(super) fn find_run_stream(
@@ -108,7 +103,7 @@ impl Unit<'_> {
         tenant: &str,
         run_id: &str,
     ) -> Result<Option<StreamNo>, StoreError> {
-        self.heads.find(self.connection, tenant, &stream_id(run_id))
+        self.heads.find(self.connection, tenant, run_id)
     }
 
     /// The name and stream of the run that `peer` calls `remote_run_id`, if it is known.
@@ -118,8 +113,14 @@ impl Unit<'_> {
         peer: &str,
         remote_run_id: &str,
     ) -> Result<Option<(String, StreamNo)>, StoreError> {
+        // Under the name its home gave it, nearly always; else in the index of those that are not.
         let mut statement = self.connection.prepare_cached(
-            "SELECT run_id, stream_no FROM runs WHERE tenant_id = ?1 AND peer_id = ?2 AND remote_run_id = ?3",
+            "SELECT run_id, stream_no FROM runs
+             WHERE tenant_id = ?1 AND run_id = ?3 AND peer_id = ?2 AND remote_run_id = ?3
+             UNION ALL
+             SELECT run_id, stream_no FROM runs
+             WHERE tenant_id = ?1 AND peer_id = ?2 AND remote_run_id = ?3 AND remote_run_id <> run_id
+             LIMIT 1",
         )?;
         Ok(statement
             .query_row(params![tenant, peer, remote_run_id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -130,9 +131,8 @@ impl Unit<'_> {
     /// else `<id>@<peer>`, else a name derived from the forward.
     pub(super) fn create_run(&mut self, run: &NewRun<'_>) -> Result<(String, StreamNo), StoreError> {
         let name = self.free_name(run)?;
-        let stream = stream_id(&name);
         let stream_no =
-            self.heads.create(self.connection, (run.tenant, &stream), run.home, run.status, self.now_ms)?;
+            self.heads.create(self.connection, (run.tenant, &name), run.home, run.status, self.now_ms)?;
         if mutant("run_not_indexed") {
             return Ok((name, stream_no));
         }

@@ -142,3 +142,38 @@ fn the_migration_of_event_ids_knows_every_event() {
     let ids_to = "SELECT group_concat(ids_to) FROM (SELECT ids_to FROM streams ORDER BY stream_no)";
     assert_eq!(database.query_row(ids_to, [], |row| row.get(0)), Ok("9,0,1".to_owned()));
 }
+
+#[test]
+fn the_migration_of_runs_loses_nothing_and_finds_them_by_name() {
+    let database = schema_before(13);
+    // Under its home's name, under another, and pushed; the columns in the order of their tables then.
+    let old = "INSERT INTO streams VALUES
+                   (7, 't', 'run/a', 'peer', 2, 9, 4, 'succeeded', 1, NULL, 8, 80, 1, 2, 3, 1, 5),
+                   (8, 't', 'run/a@other', 'other', 1, 0, 0, 'lost', 0, 'gone', 0, 0, 1, 2, NULL, 0, 0),
+                   (9, 'u', 'run/a', '', 1, 1, 1, 'running', 0, NULL, 1, 10, 1, 2, NULL, 1, 0);
+               INSERT INTO runs VALUES
+                   ('u', 'a', 9, NULL, '', 'a', '', '', NULL, 'pushed', NULL, NULL, NULL, 3),
+                   ('t', 'a', 7, 'agt', 'peer', 'a', '/e', 'url', 'fwd_1', 'finished', 'tr', 'cor', 'p', 1),
+                   ('t', 'a@other', 8, 'agt', 'other', 'a', '/e', 'url', 'fwd_2', 'following', 'tr', 'cor', 'p', 2)";
+    database.execute_batch(old).expect("rows");
+    let runs = || {
+        let columns = "tenant_id, run_id, stream_no, agent_id, peer_id, remote_run_id, events_path,
+                       remote_events_url, forward_id, follow, traceparent, correlation_id, principal_id, created_at";
+        rows(&database, &format!("SELECT {columns} FROM runs ORDER BY stream_no"))
+    };
+    let streams = || rows(&database, "SELECT * FROM streams ORDER BY stream_no");
+    let before = (runs(), streams());
+    migrate(&database, 13);
+    assert_eq!((runs(), streams()), before);
+    assert_eq!(before.0.len(), 3);
+    // One name once; what two peers call alike keeps two names, each once for its peer.
+    let insert = |stream: i64, run: &str, peer: &str| {
+        let sql = "INSERT INTO runs (stream_no, tenant_id, run_id, peer_id, remote_run_id, events_path,
+                                     remote_events_url, follow, created_at)
+                   VALUES (?1, 't', ?2, ?3, 'a', '', '', 'following', 4)";
+        database.execute(sql, rusqlite::params![stream, run, peer])
+    };
+    insert(10, "a", "third").expect_err("a name that is taken");
+    insert(10, "b", "other").expect_err("a run of this peer that is known");
+    insert(10, "a@third", "third").expect("a run of a third peer");
+}
