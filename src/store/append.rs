@@ -93,7 +93,7 @@ impl Store {
                 for (tenant, before) in held {
                     unit.check_growth(&tenant, before, quotas.stored_bytes)?;
                 }
-                if let (Some(by), Some(first)) = (by, entries.first()) {
+                if let (Some(by), Some(first)) = (&by, entries.first()) {
                     let stored =
                         results.iter().filter(|result| matches!(result, Appended::Stored(_))).count();
                     let meta = format!("{{\"events\":{},\"stored\":{stored}}}", entries.len());

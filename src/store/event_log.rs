@@ -158,7 +158,7 @@ impl Unit<'_> {
     ) -> Result<(), StoreError> {
         self.save_change(stream_no, change)?;
         let now_ms = self.now_ms;
-        self.late += u64::from(self.heads.get(self.connection, stream_no)?.is_given_up(sequence));
+        self.done.late += u64::from(self.heads.get(self.connection, stream_no)?.is_given_up(sequence));
         let head = self.heads.change(self.connection, stream_no)?;
         // The same call as the trial: it cannot fail where the trial did not.
         let _ = head.head.accept(sequence.get(), now_ms, limits::HOLES_PER_STREAM);
@@ -175,7 +175,7 @@ impl Unit<'_> {
         }
         let is_complete = head.is_complete();
         let stored = StoredEvent { sequence, received_at_ms: now_ms, derived: event.derived, json };
-        self.appended.push((stream_no, stored));
+        self.done.appended.push((stream_no, stored));
         if is_complete { self.finish_run(stream_no) } else { Ok(()) }
     }
 

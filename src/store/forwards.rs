@@ -176,7 +176,7 @@ impl Store {
         quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
         let bytes = forward.request.len();
-        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(forward, key.as_ref(), quotas)).await
+        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(&forward, key.as_ref(), quotas)).await
     }
 
     /// Records that an attempt is about to leave; false when the forward is not any more where `record` has
@@ -208,7 +208,7 @@ impl Store {
         self.writer
             .run(0, move |unit| {
                 let mut forward = unit.forward(&id)?;
-                unit.push_attempt(&mut forward, attempt)
+                unit.push_attempt(&mut forward, attempt.clone())
             })
             .await
     }
@@ -220,7 +220,7 @@ impl Store {
         settlement: Settlement,
     ) -> Result<ForwardRecord, StoreError> {
         let id = forward_id.clone();
-        self.writer.run(0, move |unit| unit.settle_without_run(&id, settlement)).await
+        self.writer.run(0, move |unit| unit.settle_without_run(&id, &settlement)).await
     }
 
     /// Ends a forward with its run: the answer, the run and its place in the index, in one unit.
@@ -231,7 +231,7 @@ impl Store {
         run: ForwardedRun,
     ) -> Result<(ForwardRecord, Option<FreshRun>), StoreError> {
         let id = forward_id.clone();
-        self.writer.run(run.answer.len(), move |unit| unit.settle_forwarded(&id, attempt, run)).await
+        self.writer.run(run.answer.len(), move |unit| unit.settle_forwarded(&id, &attempt, &run)).await
     }
 
     /// The forward, if this tenant has it.

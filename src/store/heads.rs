@@ -128,8 +128,8 @@ pub(super) struct Heads {
     numbers: HashMap<Box<str>, HashMap<Box<str>, StreamNo>>,
     /// Changed in this group, not yet written.
     dirty: BTreeSet<StreamNo>,
-    /// What the unit at work touched, as it was before.
-    undo: Vec<Touched>,
+    /// What the unit at work touched, as it was before; `None` while nothing can be undone.
+    undo: Option<Vec<Touched>>,
 }
 
 /// A head that the unit at work touched.
@@ -142,14 +142,19 @@ struct Touched {
 }
 
 impl Heads {
-    /// A unit of work begins.
+    /// A unit of work begins that can be undone.
     pub(super) fn begin_unit(&mut self) {
-        self.undo.clear();
+        self.undo.get_or_insert_default().clear();
+    }
+
+    /// Nothing is undone any more but by [`Heads::clear`].
+    pub(super) fn end_units(&mut self) {
+        self.undo = None;
     }
 
     /// The unit failed: everything it touched is as before.
     pub(super) fn undo_unit(&mut self) {
-        for Touched { number, before, was_dirty } in std::mem::take(&mut self.undo).into_iter().rev() {
+        for Touched { number, before, was_dirty } in self.undo.take().into_iter().flatten().rev() {
             if !was_dirty {
                 self.dirty.remove(&number);
             }
@@ -213,7 +218,9 @@ impl Heads {
         let number = StreamNo::new(connection.last_insert_rowid());
         self.remember(tenant, run, number);
         self.by_number.insert(number, StreamHead::new(number, tenant, home, status));
-        self.undo.push(Touched { number, before: None, was_dirty: false });
+        if let Some(undo) = &mut self.undo {
+            undo.push(Touched { number, before: None, was_dirty: false });
+        }
         Ok(number)
     }
 
@@ -247,8 +254,10 @@ impl Heads {
         self.get(connection, number)?;
         let head = self.by_number.get_mut(&number).ok_or_else(|| missing(number))?;
         let was_dirty = !self.dirty.insert(number);
-        if !self.undo.iter().any(|touched| touched.number == number) {
-            self.undo.push(Touched { number, before: Some(head.clone()), was_dirty });
+        if let Some(undo) = &mut self.undo
+            && !undo.iter().any(|touched| touched.number == number)
+        {
+            undo.push(Touched { number, before: Some(head.clone()), was_dirty });
         }
         Ok(head)
     }

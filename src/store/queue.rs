@@ -18,7 +18,7 @@ const QUEUE: usize = 1024;
 pub(super) trait Job: Send {
     /// About how many bytes it will write.
     fn bytes(&self) -> usize;
-    /// Does the work; answers why it must not be kept.
+    /// Does the work; answers why it must not be kept. It may be asked for again, when what it did was undone.
     fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError>;
     /// Tells the caller, once the fate of the group is known.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -26,7 +26,7 @@ pub(super) trait Job: Send {
 
 struct Task<T, W> {
     bytes: usize,
-    work: Option<W>,
+    work: W,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -34,15 +34,15 @@ struct Task<T, W> {
 impl<T, W> Job for Task<T, W>
 where
     T: Send,
-    W: FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send,
+    W: FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send,
 {
     fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
-        let Some(work) = self.work.take() else { return Ok(()) };
-        let result = work(unit);
+        self.result = None;
+        let result = (self.work)(unit);
         let kept = result.as_ref().map(|_| ()).map_err(StoreError::clone);
         self.result = Some(result);
         kept
@@ -104,12 +104,13 @@ impl Writer {
         self.troubled.load(Ordering::Relaxed)
     }
 
-    /// Runs one unit of work and answers after it is durable. Waits for a place in the queue.
+    /// Runs one unit of work and answers after it is durable. Waits for a place in the queue. The work may be
+    /// undone and done again, for a neighbour's sake: it says each time what it came to.
     /// `bytes` is about what the unit will write.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
-        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
@@ -120,7 +121,7 @@ impl Writer {
     pub(super) async fn run_or_refuse<T: Send + 'static>(
         &self,
         bytes: usize,
-        work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.try_send(Order::Work(job)).map_err(|error| match error {
@@ -133,8 +134,8 @@ impl Writer {
 
 fn boxed<T: Send + 'static>(
     bytes: usize,
-    work: impl FnOnce(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+    work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
     let (caller, answer) = oneshot::channel();
-    (Box::new(Task { bytes, work: Some(work), result: None, caller }), answer)
+    (Box::new(Task { bytes, work, result: None, caller }), answer)
 }

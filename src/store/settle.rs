@@ -49,7 +49,7 @@ fn attempts_text(forward: &ForwardRecord) -> Result<String, StoreError> {
 impl Unit<'_> {
     pub(super) fn reserve(
         &mut self,
-        forward: ForwardRecord,
+        forward: &ForwardRecord,
         key: Option<&CallerKey>,
         quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
@@ -70,7 +70,7 @@ impl Unit<'_> {
         if let Some(exceeded) = self.take_quotas(forward.tenant.as_str(), quotas)? {
             return Ok(Reserved::QuotaExceeded(exceeded));
         }
-        self.insert_forward(&forward)?;
+        self.insert_forward(forward)?;
         if let Some(key) = key {
             self.connection
                 .prepare_cached(
@@ -87,8 +87,8 @@ impl Unit<'_> {
                     key.expires_at_ms
                 ])?;
         }
-        self.audit_forward(&forward, "reserved", "")?;
-        Ok(Reserved::New(Box::new(forward)))
+        self.audit_forward(forward, "reserved", "")?;
+        Ok(Reserved::New(Box::new(forward.clone())))
     }
 
     pub(super) fn forward(&self, id: &ForwardId) -> Result<ForwardRecord, StoreError> {
@@ -148,13 +148,13 @@ impl Unit<'_> {
     pub(super) fn settle_without_run(
         &mut self,
         id: &ForwardId,
-        settlement: Settlement,
+        settlement: &Settlement,
     ) -> Result<ForwardRecord, StoreError> {
         let mut forward = self.forward(id)?;
         if forward.state.is_at_rest() {
             return Ok(forward);
         }
-        if let Some(attempt) = settlement.attempt {
+        if let Some(attempt) = settlement.attempt.clone() {
             self.push_attempt(&mut forward, attempt)?;
         }
         let due_ms = settlement.next_attempt_at_ms.unwrap_or(self.now_ms);
@@ -185,15 +185,15 @@ impl Unit<'_> {
     pub(super) fn settle_forwarded(
         &mut self,
         id: &ForwardId,
-        attempt: AttemptRecord,
-        run: ForwardedRun,
+        attempt: &AttemptRecord,
+        run: &ForwardedRun,
     ) -> Result<(ForwardRecord, Option<FreshRun>), StoreError> {
         let mut forward = self.forward(id)?;
         if forward.state.is_at_rest() {
             return Ok((forward, None));
         }
-        number_attempt(&mut forward, attempt);
-        let (run_id, stream_no, is_new) = self.index(&forward, &run)?;
+        number_attempt(&mut forward, attempt.clone());
+        let (run_id, stream_no, is_new) = self.index(&forward, run)?;
         self.connection
             .prepare_cached(
                 "UPDATE forwards SET state = 'forwarded', outcome = NULL, error = NULL, next_attempt_at = NULL,
@@ -216,7 +216,7 @@ impl Unit<'_> {
         if let Some(refused) = &run.events_url_refused {
             self.audit_forward(&forward, "events_url_refused", refused)?;
         }
-        let fresh = is_new.then(|| self.fresh_run(&forward, &run, (&run_id, stream_no))).transpose()?;
+        let fresh = is_new.then(|| self.fresh_run(&forward, run, (&run_id, stream_no))).transpose()?;
         let settled = ForwardRecord {
             state: ForwardState::Forwarded,
             outcome: None,
@@ -224,9 +224,9 @@ impl Unit<'_> {
             next_attempt_at_ms: None,
             run_id: Some(run_id),
             remote_run_id: Some(run.remote_run_id.to_string()),
-            remote_events_url: Some(run.remote_events_url),
+            remote_events_url: Some(run.remote_events_url.clone()),
             run_status: Some(run.status),
-            answer: Some(run.answer),
+            answer: Some(run.answer.clone()),
             updated_at_ms: self.now_ms,
             ..forward
         };

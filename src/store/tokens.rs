@@ -114,7 +114,7 @@ impl Store {
                     "UPDATE tokens SET last_used_at = max(coalesce(last_used_at, ?2), ?2)
                      WHERE token_id = ?1",
                 )?;
-                for (token_id, used_at_ms) in used {
+                for (token_id, used_at_ms) in &used {
                     statement.execute(params![token_id, used_at_ms])?;
                 }
                 Ok(())

@@ -5,7 +5,7 @@
 //! a lone unit commits at once; under load the groups grow by themselves.
 //!
 //! Invariant: a unit is answered, and its events are shown to followers, only after the commit is on
-//! disk. A unit that fails is rolled back alone; its neighbours in the group are not harmed.
+//! disk. A unit that fails is undone alone; its neighbours in the group are not harmed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -36,6 +36,9 @@ use crate::tasks::Tasks;
 const GROUP_UNITS: usize = 1024;
 /// Bytes of events in one group.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Groups whose units are set apart from the beginning after one of them failed: failures come in rows, as those of
+/// a tenant at its quota do.
+const WARY_GROUPS: u32 = 256;
 
 /// Who is told that streams moved, after the commit and the answers.
 pub trait TailObserver: Send + Sync {
@@ -54,19 +57,16 @@ pub(super) struct Unit<'a> {
     pub(super) now_ms: i64,
     /// Kept at hand while a batch is appended.
     pub(super) insert_event: Option<CachedStatement<'a>>,
-    /// What this unit appended, by stream.
+    pub(super) done: Done,
+}
+
+/// What a unit did that others are told of.
+#[derive(Default)]
+pub(super) struct Done {
+    /// What it appended, by stream.
     pub(super) appended: Vec<(StreamNo, StoredEvent)>,
     /// How many of them came under a gap that followers were told of.
     pub(super) late: u64,
-}
-
-/// How a unit is set apart, so that it can be undone alone. A savepoint copies every page the unit changes.
-#[derive(Clone, Copy)]
-enum Apart {
-    /// It is all there is in the transaction.
-    Transaction,
-    /// It has neighbours.
-    Savepoint,
 }
 
 /// What a group has moved, for those who follow.
@@ -74,6 +74,16 @@ enum Apart {
 struct News {
     moved: Vec<StreamNo>,
     appended: BTreeMap<StreamNo, Vec<StoredEvent>>,
+    late: u64,
+}
+
+impl News {
+    fn add(&mut self, done: Done) {
+        for (stream, event) in done.appended {
+            self.appended.entry(stream).or_default().push(event);
+        }
+        self.late += done.late;
+    }
 }
 
 /// What the writer's thread owns.
@@ -90,6 +100,8 @@ pub(super) struct WriterThread {
     chain: AuditChain,
     /// As of the last group; another's commit moves it.
     data_version: Option<i64>,
+    /// Groups yet whose units are set apart from the beginning.
+    wary: u32,
 }
 
 impl WriterThread {
@@ -114,6 +126,7 @@ impl WriterThread {
             heads: Heads::default(),
             chain,
             data_version: None,
+            wary: 0,
         }
     }
 
@@ -248,15 +261,7 @@ impl WriterThread {
 
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<News, StoreError> {
         let now_ms = self.clock.now_ms();
-        let mut news = News::default();
-        self.execute("BEGIN IMMEDIATE")?;
-        self.look_for_others()?;
-        let apart = if group.len() == 1 { Apart::Transaction } else { Apart::Savepoint };
-        for job in group {
-            for (stream, event) in self.run_unit(job.as_mut(), apart, now_ms)? {
-                news.appended.entry(stream).or_default().push(event);
-            }
-        }
+        let mut news = self.run_group(group, now_ms)?;
         news.moved = self.heads.flush(&self.connection, now_ms)?;
         if mutant("published_before_commit") {
             self.publish(news.clone());
@@ -271,6 +276,7 @@ impl WriterThread {
             return Err(StoreError::Closed);
         }
         self.metrics.log_commits.inc();
+        self.metrics.events_late.inc_by(news.late);
         self.chain.committed();
         Ok(news)
     }
@@ -293,54 +299,79 @@ impl WriterThread {
         Ok(())
     }
 
-    /// Runs one unit, set apart from its neighbours, and answers what it appended. An error means that SQLite
-    /// gave up the whole transaction, as it does when the disk is full.
-    fn run_unit(
-        &mut self,
-        job: &mut dyn Job,
-        apart: Apart,
-        now_ms: i64,
-    ) -> Result<Vec<(StreamNo, StoredEvent)>, StoreError> {
-        self.heads.begin_unit();
-        self.chain.begin_unit();
-        if let Apart::Savepoint = apart {
-            self.execute("SAVEPOINT unit")?;
-        }
-        let (done, appended, late) = {
-            let mut unit = Unit {
-                connection: &self.connection,
-                heads: &mut self.heads,
-                chain: &mut self.chain,
-                now_ms,
-                insert_event: None,
-                appended: Vec::new(),
-                late: 0,
-            };
-            let done = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
-            (done, unit.appended, unit.late)
-        };
-        let failure = match done {
-            Ok(Ok(())) => {
-                if let Apart::Savepoint = apart {
-                    self.execute("RELEASE unit")?;
-                }
-                self.metrics.events_late.inc_by(late);
-                return Ok(appended);
+    /// Opens a transaction and runs every unit in it, but for those that fail. To set units apart costs a copy of
+    /// every page that each of them changes, and hardly any fails: first they are run as if none did.
+    fn run_group(&mut self, group: &mut [Box<dyn Job>], now_ms: i64) -> Result<News, StoreError> {
+        if self.wary == 0 {
+            if let Some(news) = self.run_together(group, now_ms)? {
+                return Ok(news);
             }
+            self.execute("ROLLBACK")?;
+            self.forget();
+            self.wary = WARY_GROUPS;
+        }
+        self.wary -= 1;
+        self.run_apart(group, now_ms)
+    }
+
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.execute("BEGIN IMMEDIATE")?;
+        self.look_for_others()
+    }
+
+    /// `None` when a unit failed, which spoils the transaction.
+    fn run_together(&mut self, group: &mut [Box<dyn Job>], now_ms: i64) -> Result<Option<News>, StoreError> {
+        self.begin()?;
+        let mut news = News::default();
+        for job in group {
+            let Some(done) = self.run_unit(job.as_mut(), now_ms)? else { return Ok(None) };
+            news.add(done);
+        }
+        Ok(Some(news))
+    }
+
+    /// A unit that fails is undone.
+    fn run_apart(&mut self, group: &mut [Box<dyn Job>], now_ms: i64) -> Result<News, StoreError> {
+        self.begin()?;
+        let mut news = News::default();
+        for job in group {
+            self.execute("SAVEPOINT unit")?;
+            self.heads.begin_unit();
+            self.chain.begin_unit();
+            match self.run_unit(job.as_mut(), now_ms)? {
+                Some(done) => news.add(done),
+                None => {
+                    self.execute("ROLLBACK TO unit")?;
+                    self.heads.undo_unit();
+                    self.chain.undo_unit();
+                }
+            }
+            self.execute("RELEASE unit")?;
+        }
+        self.heads.end_units();
+        Ok(news)
+    }
+
+    /// Runs one unit and answers what it did; `None` when it failed. An error means that SQLite gave up the whole
+    /// transaction, as it does when the disk is full.
+    fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Option<Done>, StoreError> {
+        let mut unit = Unit {
+            connection: &self.connection,
+            heads: &mut self.heads,
+            chain: &mut self.chain,
+            now_ms,
+            insert_event: None,
+            done: Done::default(),
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));
+        let done = unit.done;
+        let failure = match result {
+            Ok(Ok(())) => return Ok(Some(done)),
             Ok(Err(error)) => error,
             Err(_) => StoreError::Failed("a unit of work panicked".to_owned()),
         };
         let whole_group = failure.is_fatal() || matches!(failure, StoreError::Full);
-        if whole_group || self.connection.is_autocommit() {
-            return Err(failure);
-        }
-        self.connection.execute_batch(match apart {
-            Apart::Transaction => "ROLLBACK; BEGIN IMMEDIATE",
-            Apart::Savepoint => "ROLLBACK TO unit; RELEASE unit",
-        })?;
-        self.heads.undo_unit();
-        self.chain.undo_unit();
-        Ok(Vec::new())
+        if whole_group || self.connection.is_autocommit() { Err(failure) } else { Ok(None) }
     }
 
     fn publish(&self, mut news: News) {

@@ -11,7 +11,9 @@ use causeway::domain::event::{Appended, Sender, StoredEvent};
 use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
-use causeway::store::{DATABASE_FILE, Disk, DiskFaults, ReaderBatch, Store, StoreError, TailObserver};
+use causeway::store::{
+    Actor, DATABASE_FILE, Disk, DiskFaults, Quotas, ReaderBatch, Store, StoreError, TailObserver,
+};
 use causeway::tasks::Tasks;
 use futures_util::future::{join, join_all};
 use serde_json::json;
@@ -20,7 +22,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use crate::log_model::{Push, Unwatched, entry, key, open, open_heard, place};
 use crate::support::gateway::{TestGateway, envelope};
-use crate::support::log::{beside, event_text, page, push, rows_of, sequences};
+use crate::support::log::{beside, event_text, number, page, push, rows_of, sequences};
 use crate::support::secrets;
 use crate::support::sse_client::SseClient;
 
@@ -53,6 +55,49 @@ async fn many_appends_at_once_take_few_commits_and_each_is_answered_for_itself()
     given.dedup();
     assert_eq!(given.len(), APPENDS, "no sequence twice");
     store.close().await;
+}
+
+// A push that fails when it is half done is undone alone, with its record in the audit, however many share its commit.
+#[tokio::test]
+async fn what_fails_takes_nothing_of_its_neighbours_with_it() {
+    const APPENDS: usize = 600;
+    let directory = tempfile::tempdir().expect("a directory");
+    let metrics = Arc::new(Metrics::default());
+    let store = open(directory.path(), &Clock::system(), &metrics).await;
+    let before = metrics.log_commits.get();
+    let append = |at: usize| {
+        let push = |id, content| Push { id: (2 * at + id) as u32, sequence: None, content, ends: false };
+        let mut entries = vec![entry(at % 7, push(0, 0)), entry((at + 1) % 7, push(1, 0))];
+        let fails = at % 5 == 3;
+        if fails {
+            // It contradicts itself, which is audited, before it is one byte too long.
+            entries.push(entry(at % 7, push(0, 1)));
+        }
+        let quotas = Quotas { stored_bytes: u64::from(fails), ..Quotas::default() };
+        let by = Actor { tenant: "t".to_owned(), subject: "s".to_owned(), correlation_id: String::new() };
+        store.append_pushed(Sender::Client, entries, quotas, by)
+    };
+    let answers = join_all((0..APPENDS).map(append)).await;
+    let commits = metrics.log_commits.get() - before;
+    assert!((1..=APPENDS as u64 / 10).contains(&commits), "{commits} commits");
+    for (at, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(stored) => {
+                assert!(at % 5 != 3 && matches!(stored[..], [Appended::Stored(_), Appended::Stored(_)]))
+            }
+            Err(error) => {
+                assert!(at % 5 == 3 && matches!(error, StoreError::QuotaExceeded(_)), "{at}: {error}")
+            }
+        }
+    }
+    store.close().await;
+    let log = beside(directory.path());
+    let kept = (APPENDS - APPENDS / 5) as i64;
+    assert_eq!(number(&log, "SELECT count(*) FROM events"), 2 * kept);
+    assert_eq!(number(&log, "SELECT sum(last_sequence) FROM streams"), 2 * kept, "no sequence is left out");
+    assert_eq!(number(&log, "SELECT bytes FROM usage"), number(&log, "SELECT sum(length(json)) FROM events"));
+    assert_eq!(number(&log, "SELECT count(*) FROM audit WHERE action = 'events.ingest'"), kept);
+    assert_eq!(number(&log, "SELECT max(audit_id) FROM audit"), kept, "no record is left out");
 }
 
 // Whoever stops a gateway and copies the database file has copied everything.
