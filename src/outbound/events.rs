@@ -12,6 +12,7 @@ use super::way::retry_after;
 use crate::domain::cursor::Cursor;
 use crate::domain::limits;
 use crate::mutants::mutant;
+use crate::protocol::error_code::ErrorCode;
 use crate::protocol::sse::{DecodeError, Decoder, Frame, Limits};
 use crate::protocol::{headers, paths, problem::PeerError};
 
@@ -34,6 +35,9 @@ pub enum OpenFailure {
     /// The peer does not know the run any more.
     #[error("the peer does not know the run ({0})")]
     Gone(u16),
+    /// The run ended at the peer before the cursor: what it has is not what was read from it.
+    #[error("the peer has lost events of the run that were read from it{0}")]
+    Behind(String),
     /// The peer answered something that is no event stream.
     #[error("{reason}")]
     Refused {
@@ -121,16 +125,21 @@ async fn check(response: Response) -> Result<Response, OpenFailure> {
         404 | 410 => Err(OpenFailure::Gone(status)),
         _ => {
             let wait = retry_after(response.headers());
-            refused(format!("the peer answered {status}{}", said(response).await), wait)
+            let error = first_words(response).await;
+            let is_behind = error.code.as_deref() == Some(ErrorCode::CursorAhead.as_str());
+            let said = error.message.or(error.code).map(|text| format!(": {text}")).unwrap_or_default();
+            if is_behind {
+                return Err(OpenFailure::Behind(said));
+            }
+            refused(format!("the peer answered {status}{said}"), wait)
         }
     }
 }
 
-/// The peer's own words, when it has some.
-async fn said(mut response: Response) -> String {
+/// The peer's own words, as far as they came with the head.
+async fn first_words(mut response: Response) -> PeerError {
     let first = response.chunk().now_or_never().and_then(Result::ok).flatten().unwrap_or_default();
-    let error = PeerError::parse(&first);
-    error.message.or(error.code).map(|text| format!(": {text}")).unwrap_or_default()
+    PeerError::parse(&first)
 }
 
 impl EventStream {

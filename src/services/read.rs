@@ -137,13 +137,14 @@ impl Visitor<'_> {
             Err(OpenFailure::Unreachable(_)) => "unreachable",
             Err(OpenFailure::NothingMore) => "nothing_more",
             Err(OpenFailure::Gone(_)) => "gone",
+            Err(OpenFailure::Behind(_)) => "behind",
             Err(OpenFailure::Refused { .. }) => "refused",
         };
         let label = PeerOutcome { peer: self.peer.id().to_string(), outcome };
         self.metrics.upstream_connects.get_or_create(&label).inc();
         opened.map_err(|failure| match failure {
             OpenFailure::NothingMore => VisitEnd::Closed,
-            OpenFailure::Gone(_) => VisitEnd::Lost(failure.to_string()),
+            OpenFailure::Gone(_) | OpenFailure::Behind(_) => VisitEnd::Lost(failure.to_string()),
             OpenFailure::Refused { reason, retry_after, .. } => VisitEnd::Unreachable(reason, retry_after),
             OpenFailure::Unreachable(reason) => VisitEnd::Unreachable(reason, None),
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use causeway::domain::peer::PeerKind;
 use causeway::domain::run::RunStatus as Status;
 use causeway::services::peer_options::TerminalEvent;
+use causeway::store::DATABASE_FILE;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{TestGateway, events_path, peer, test_config};
@@ -513,5 +514,36 @@ async fn a_run_lost_at_the_next_gateway_is_lost_here() {
     assert_eq!(live.follow_to_end().await, RunEnd::Error("run_lost".to_owned()));
     for gateway in [&far, &near] {
         gateway.until_run(&run, |run| run["status"] == "lost").await;
+    }
+}
+
+// L10: the next gateway's log is gone, and the run began anew there
+#[tokio::test]
+async fn a_run_that_ends_at_the_next_gateway_before_what_is_held_here_is_lost() {
+    for ends_first in [true, false] {
+        let home = ScriptedOrchestrator::start().await;
+        let (mut far, mut near) = chain(&home).await;
+        let run = far.forward_run("stk_right").await;
+        home.emit_steps(&run, 5);
+        follower(&far, &run).follow_events(5).await;
+        far.stop().await;
+        near.stop().await;
+        std::fs::remove_file(near.data_dir().join(DATABASE_FILE)).expect("a whole log in one file");
+        near.start_again().await.expect("it starts");
+        near.push_steps(&run, [1]).await;
+        if ends_first {
+            near.push_end(&run, 2).await;
+            far.start_again().await.expect("it starts");
+        } else {
+            far.start_again().await.expect("it starts");
+            near.until_metric("sse_streams_open", |open| open == 1.0).await;
+            near.push_end(&run, 2).await;
+        }
+        let view = far.until_run(&run, |run| run["status"] == "lost").await;
+        let reason = view["follow"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("the run ended at sequence 2"), "{view}");
+        let mut late = follower(&far, &run);
+        assert_eq!(late.follow_to_end().await, RunEnd::Error("run_lost".to_owned()));
+        assert_eq!(late.sequences(), [1, 2, 3, 4, 5], "what was read stays");
     }
 }
