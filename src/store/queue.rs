@@ -34,7 +34,7 @@ struct Task<T, W> {
 impl<T, W> Job for Task<T, W>
 where
     T: Send,
-    W: FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send,
+    W: Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send,
 {
     fn bytes(&self) -> usize {
         self.bytes
@@ -105,12 +105,12 @@ impl Writer {
     }
 
     /// Runs one unit of work and answers after it is durable. Waits for a place in the queue. The work may be
-    /// undone and done again, for a neighbour's sake: it says each time what it came to.
+    /// undone and done again, for a neighbour's sake: so it is an `Fn`, which uses up nothing.
     /// `bytes` is about what the unit will write.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
-        work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
@@ -121,7 +121,7 @@ impl Writer {
     pub(super) async fn run_or_refuse<T: Send + 'static>(
         &self,
         bytes: usize,
-        work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+        work: impl Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.try_send(Order::Work(job)).map_err(|error| match error {
@@ -134,7 +134,7 @@ impl Writer {
 
 fn boxed<T: Send + 'static>(
     bytes: usize,
-    work: impl FnMut(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+    work: impl Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
 ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
     let (caller, answer) = oneshot::channel();
     (Box::new(Task { bytes, work, result: None, caller }), answer)
