@@ -124,8 +124,9 @@ impl Breaker {
         Self { options, phase, epoch: 0, trips: 0, window: Default::default() }
     }
 
-    /// Leave to call now, or how long to wait before asking again. The wait is never shorter than the state
-    /// lasts, and spread beyond it by up to the jitter, so that waiting callers do not return together.
+    /// Leave to call now, or how long to wait before asking again: as long as it stays open, or while a probe
+    /// is out, which mostly ends long before it is taken for lost, as long as it opens the first time. Spread
+    /// beyond that by up to the jitter, so that waiting callers do not return together.
     pub fn try_acquire(&mut self, now: Duration, chance: f64) -> Result<Permit, Duration> {
         let busy_until = match self.phase {
             Phase::Closed { .. } => return Ok(Permit { kind: PermitKind::Normal, epoch: self.epoch }),
@@ -133,7 +134,11 @@ impl Breaker {
             Phase::Probing { expires } => expires,
         };
         if now < busy_until {
-            return Err(scaled(busy_until - now, 1.0 + self.options.jitter * chance));
+            let wait = match self.phase {
+                Phase::Probing { .. } => self.options.open_base.min(busy_until - now),
+                _ => busy_until - now,
+            };
+            return Err(scaled(wait, 1.0 + self.options.jitter * chance));
         }
         self.epoch += 1;
         self.phase = Phase::Probing { expires: now.saturating_add(self.options.probe_timeout) };
@@ -268,6 +273,11 @@ mod tests {
         let mut breaker = opened_at(at(0));
         let lost = breaker.try_acquire(at(5), MIDDLE).expect("half-open lets one through");
         assert_eq!(lost.kind, PermitKind::Probe);
+        assert_eq!(
+            breaker.try_acquire(at(5), 0.0),
+            Err(at(5)),
+            "a probe mostly ends before it is taken for lost"
+        );
         assert_eq!(breaker.try_acquire(at(24), 0.0), Err(at(1)));
         let second = breaker.try_acquire(at(25), MIDDLE).expect("the place expired");
         breaker.record(lost, Outcome::Failure, at(26), MIDDLE);
@@ -312,18 +322,21 @@ mod tests {
             let mut breaker = Breaker::new(BreakerOptions::default());
             // Calls ended since it closed; when it may be probed again, unless closed; permits not reported.
             let (mut history, mut gate, mut out) = (Vec::<(u64, bool)>::new(), None::<Duration>, Vec::new());
-            let (mut trips, mut era, mut now) = (0u32, 0u32, Duration::ZERO);
+            let (mut trips, mut era, mut now, mut probing) = (0u32, 0u32, Duration::ZERO, false);
             for (step, wait_ms, pick, chance) in steps {
                 now += Duration::from_millis(wait_ms / 20);
                 if step == 0 || out.is_empty() {
                     now += Duration::from_millis(wait_ms);
                     let got = breaker.try_acquire(now, chance);
                     if let Some(gate) = gate.filter(|gate| now < *gate) {
-                        prop_assert!(got.is_err_and(|wait| now + wait >= gate));
+                        // Who is turned away by a probe asks again before long: its end lets all through.
+                        let soonest = if probing { gate.min(now + at(5)) } else { gate };
+                        let latest = now + (soonest - now).mul_f64(1.2);
+                        prop_assert!(got.is_err_and(|wait| (soonest..=latest).contains(&(now + wait))));
                         continue;
                     }
                     if gate.is_some() {
-                        (gate, era) = (Some(now + at(20)), era + 1);
+                        (gate, era, probing) = (Some(now + at(20)), era + 1, true);
                     }
                     out.push((got.expect("the model lets it through"), gate.is_some(), era));
                     continue;
@@ -336,7 +349,7 @@ mod tests {
                     continue;
                 }
                 if outcome == Outcome::Ignored {
-                    gate = gate.map(|_| now);
+                    (gate, probing) = (gate.map(|_| now), false);
                     continue;
                 }
                 let failed = outcome == Outcome::Failure;
@@ -347,11 +360,11 @@ mod tests {
                 if failed && (probe || in_a_row >= 5 || (recent.len() >= 20 && bad * 2 >= recent.len())) {
                     let length = 5.0 * 2f64.powi(trips as i32).min(12.0) * (0.8 + 0.4 * chance);
                     let until = now + Duration::from_secs_f64(length);
-                    (gate, trips, era) = (Some(until), trips + 1, era + 1);
+                    (gate, trips, era, probing) = (Some(until), trips + 1, era + 1, false);
                     prop_assert_eq!(breaker.state(now), BreakerState::Open { until });
                 } else if probe {
                     history.clear();
-                    (gate, trips, era) = (None, 0, era + 1);
+                    (gate, trips, era, probing) = (None, 0, era + 1, false);
                     prop_assert_eq!(breaker.state(now), BreakerState::Closed);
                 }
             }

@@ -109,11 +109,15 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     assert_eq!(refused.json["error"]["details"]["outcome"], "not_started");
     let wait: u64 = refused.header("retry-after").parse().expect("seconds");
     assert!((1..=6).contains(&wait), "{wait}");
+    home.creates(CreateFault::Ok);
+    home.next_creates([CreateFault::Hold]);
     // Who repeats a key wakes nothing while the peer rests, as it would do once a second: one more attempt is the
     // reconciler's own, which found the breaker open.
-    let (id, repeating) = (forward_id(&unknown), Instant::now());
-    let before = attempts_of(&gateway, &id).await;
-    while repeating.elapsed() < Duration::from_millis(3200) {
+    let id = forward_id(&unknown);
+    let tried = |answer: &Answer| answer.json["forward"]["attempts_total"].as_u64() >= Some(5);
+    gateway.until(&format!("/v1/federation/forwards/{id}"), tried).await;
+    let (before, repeating) = (attempts_of(&gateway, &id).await, Instant::now());
+    while repeating.elapsed() < Duration::from_millis(2600) {
         let repeated = gateway.post(FORWARD, &keyed_body("stk_b", "k1")).await.expect(409);
         assert_eq!(repeated.code(), "request_in_progress", "whatever the breaker says");
         assert_ne!(repeated.header("retry-after"), "");
@@ -126,16 +130,20 @@ async fn a_peer_that_fails_rests_and_is_tried_again_by_one_probe() {
     let sent = [("prefer", "respond-async")];
     let second = gateway.post_with(FORWARD, &keyed_body("stk_b", "k2"), &sent).await.expect(202);
     let third = gateway.post_with(FORWARD, &keyed_body("stk_b", "k3"), &sent).await.expect(202);
-    home.creates(CreateFault::Ok);
-    home.next_creates([CreateFault::Hold]);
     let probed = home.until("a probe", |truth| truth.creates().len() > asked).await;
     let rested = probed.creates()[asked].request.at - probed.creates()[asked - 1].request.at;
     assert!(rested >= Duration::from_millis(3900), "rested {rested:?} of 5 s less a fifth");
     let half_open = gateway.post(FORWARD, &forward_body("stk_b")).await.expect(503);
     assert_eq!(half_open.code(), "circuit_open", "while the probe is out nothing else goes");
+    // Whoever is turned away by the probe comes again soon, and not when it would be taken for lost (20 s).
+    let wait: u64 = half_open.header("retry-after").parse().expect("seconds");
+    assert!((1..=6).contains(&wait), "{wait}");
+    let fourth = gateway.post_with(FORWARD, &keyed_body("stk_b", "k4"), &sent).await.expect(202);
+    let path = format!("/v1/federation/forwards/{}", forward_id(&fourth));
+    gateway.until(&path, |answer| answer.json["forward"]["attempts_total"] == 1).await;
     assert_eq!(home.truth().creates().len(), asked + 1);
     home.release_creates();
-    for answer in [unknown, second, third] {
+    for answer in [unknown, second, third, fourth] {
         forward_once(&gateway, &forward_id(&answer), "forwarded").await;
     }
     assert_eq!(gateway.metric("circuit_state{peer=\"stk_b\"}").await, 0.0);
