@@ -5,6 +5,7 @@
 /// Every bug there is.
 pub const ALL: &[&str] = &[
     "ack_without_commit",
+    "arrivals_unread",
     "audit_end_kept",
     "breaker_never_opens",
     "closed_at_once",

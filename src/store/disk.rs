@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::arrivals::Arrivals;
 use super::error::StoreError;
 
 /// What may happen to a commit.
@@ -27,6 +28,7 @@ pub trait DiskFaults: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Disk {
     simulated: Option<(Arc<dyn DiskFaults>, Handle)>,
+    arrivals: Arrivals,
 }
 
 impl Disk {
@@ -38,7 +40,16 @@ impl Disk {
     /// One that `faults` happen to. The threads of the list queries belong to the runtime of `aside`; while
     /// one is at work, everything else stands still.
     pub fn simulated(faults: Arc<dyn DiskFaults>, aside: Handle) -> Self {
-        Disk { simulated: Some((faults, aside)) }
+        Disk { simulated: Some((faults, aside)), ..Disk::default() }
+    }
+
+    /// The same, where events are put in their places at other times.
+    pub fn with_arrivals(self, arrivals: Arrivals) -> Self {
+        Disk { arrivals, ..self }
+    }
+
+    pub(super) fn arrivals(&self) -> Arrivals {
+        self.arrivals
     }
 
     pub(super) fn faults(&self) -> Option<Arc<dyn DiskFaults>> {

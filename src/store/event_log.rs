@@ -76,7 +76,8 @@ impl Unit<'_> {
         };
         let json =
             if event.sequence.is_some() { event.json.clone() } else { numbered(&event.json, sequence) };
-        self.insert(stream_no, sequence, &key, event.derived, &json)?;
+        let flags = if event.derived { DERIVED } else { 0 };
+        self.insert_event(position(stream_no, sequence), &key, flags, &json)?;
         self.record(stream_no, event, sequence, json, &change)?;
         self.remember_id(stream_no, sequence, &key)?;
         if skipped > 0 {
@@ -115,36 +116,6 @@ impl Unit<'_> {
         let json = statement.query_row([place], |row| row.get(0)).optional()?;
         let json = json.ok_or_else(|| misplaced(place))?;
         Ok(Some(Held { sequence, json }))
-    }
-
-    fn insert(
-        &mut self,
-        stream_no: StreamNo,
-        sequence: Sequence,
-        key: &[u8],
-        derived: bool,
-        json: &[u8],
-    ) -> Result<(), StoreError> {
-        let statement = match &mut self.insert_event {
-            Some(statement) => statement,
-            none => none.insert(self.connection.prepare_cached(
-                "INSERT INTO events (position, event_key, received_at, flags, checksum, json)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT DO NOTHING",
-            )?),
-        };
-        let flags = if derived { DERIVED } else { 0 };
-        let place = position(stream_no, sequence);
-        let inserted = statement.execute(params![
-            place,
-            key,
-            self.now_ms,
-            flags,
-            i64::from(crc32fast::hash(json)),
-            json
-        ])?;
-        // The head said that the place is free.
-        if inserted == 1 { Ok(()) } else { Err(misplaced(place)) }
     }
 
     /// Moves the head over a stored event.
@@ -360,6 +331,6 @@ fn numbered(json: &Bytes, sequence: Sequence) -> Bytes {
 }
 
 /// What the index or the head says of this place is not so.
-fn misplaced(place: i64) -> StoreError {
+pub(super) fn misplaced(place: i64) -> StoreError {
     StoreError::Inconsistent { table: "events", column: "position", row: described(place) }
 }

@@ -6,6 +6,7 @@
 //! `queue::Writer` and is on disk.
 
 mod append;
+mod arrivals;
 mod audit;
 mod audit_log;
 mod audit_verify;
@@ -44,6 +45,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::append::{BatchEntry, ReaderBatch};
+pub use self::arrivals::Arrivals;
 pub use self::audit::{Actor, NewAudit};
 pub use self::audit_log::{AuditCheckpoint, AuditFilter, AuditRow};
 pub use self::audit_verify::{AuditReport, read_audit, verify_audit};

@@ -12,6 +12,7 @@ use super::readers::Reading;
 use crate::domain::cursor::Cursor;
 use crate::domain::event::Sequence;
 use crate::domain::stream::StreamNo;
+use crate::mutants::mutant;
 
 /// One event of a page, borrowed from the database.
 #[derive(Debug, Clone, Copy)]
@@ -55,43 +56,76 @@ impl Store {
     }
 }
 
-/// Reads a page in order, handing each event to `visit`. Answers the last sequence visited.
+/// Reads a page in order, handing each event to `visit`. Answers the last sequence visited. `connection` must be in a
+/// transaction: an event that is put in its place meanwhile would be in neither.
 pub(super) fn read_page(
     connection: &Connection,
     stream_no: StreamNo,
     range: PageRange,
     visit: &mut dyn FnMut(EventRow<'_>),
 ) -> Result<Option<Sequence>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT position, received_at, flags, checksum, json FROM events
-         WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3",
-    )?;
-    let mut rows = statement.query(params![
-        position_at(stream_no, range.after),
-        position_at(stream_no, range.to),
-        range.max_events
-    ])?;
-    let mut last = None;
-    let mut bytes = 0;
-    while let Some(row) = rows.next()? {
-        let sequence = sequence_at(row.get(0)?)?;
-        let json = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
-        if i64::from(crc32fast::hash(json)) != row.get::<_, i64>(3)? {
-            return Err(StoreError::Inconsistent {
-                table: "events",
-                column: "checksum",
-                row: format!("stream {stream_no}, sequence {sequence}"),
-            });
-        }
-        let derived = row.get::<_, i64>(2)? & DERIVED != 0;
-        visit(EventRow { sequence, received_at_ms: row.get(1)?, derived, json });
-        last = Some(sequence);
-        bytes += json.len();
-        if bytes >= range.max_bytes {
-            break;
+    let (after, to) = (position_at(stream_no, range.after), position_at(stream_no, range.to));
+    let mut page = Page { range, visit, events: 0, bytes: 0, last: None };
+    let first_arrived: Option<i64> = connection
+        .prepare_cached("SELECT min(position) FROM events_arrived WHERE position > ?1 AND position <= ?2")?
+        .query_row([after, to], |row| row.get(0))?;
+    match first_arrived.filter(|_| !mutant("arrivals_unread")) {
+        None => page.read(connection, "events_sorted", (after, to))?,
+        Some(first) => {
+            // Mostly all before it lies in its place, and needs no merging.
+            page.read(connection, "events_sorted", (after, first - 1))?;
+            page.read(connection, "events", (first - 1, to))?;
         }
     }
-    Ok(last)
+    Ok(page.last)
+}
+
+/// A page that is being read.
+struct Page<'a> {
+    range: PageRange,
+    visit: &'a mut dyn FnMut(EventRow<'_>),
+    events: u32,
+    bytes: usize,
+    last: Option<Sequence>,
+}
+
+impl Page<'_> {
+    /// Goes on with what `table` has above the one place and up to the other, unless the page is full.
+    fn read(
+        &mut self,
+        connection: &Connection,
+        table: &str,
+        (after, to): (i64, i64),
+    ) -> Result<(), StoreError> {
+        if self.bytes >= self.range.max_bytes {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT position, received_at, flags, checksum, json FROM {table}
+             WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3"
+        ))?;
+        let mut rows = statement.query(params![after, to, self.range.max_events - self.events])?;
+        while let Some(row) = rows.next()? {
+            let sequence = sequence_at(row.get(0)?)?;
+            let json = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
+            if i64::from(crc32fast::hash(json)) != row.get::<_, i64>(3)? {
+                return Err(StoreError::Inconsistent {
+                    table: "events",
+                    column: "checksum",
+                    row: described(row.get(0)?),
+                });
+            }
+            let derived = row.get::<_, i64>(2)? & DERIVED != 0;
+            (self.visit)(EventRow { sequence, received_at_ms: row.get(1)?, derived, json });
+            self.last = Some(sequence);
+            self.events += 1;
+            self.bytes += json.len();
+            if self.bytes >= self.range.max_bytes {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The first event of the whole log whose bytes are not those that were stored, by its place.

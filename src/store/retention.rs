@@ -178,9 +178,10 @@ impl Unit<'_> {
         let Some(last) = last else { return Ok(false) };
         self.forget_ids(stream_no, (first, last))?;
         self.connection.execute_batch("INSERT INTO retention_window (open) VALUES (1)")?;
-        self.connection
-            .prepare_cached("DELETE FROM events WHERE position > ?1 AND position <= ?2")?
-            .execute(params![first, last])?;
+        for table in ["events_sorted", "events_arrived"] {
+            let delete = format!("DELETE FROM {table} WHERE position > ?1 AND position <= ?2");
+            self.connection.prepare_cached(&delete)?.execute(params![first, last])?;
+        }
         failpoint::reached("retention::mid_delete");
         self.connection.execute_batch("DELETE FROM retention_window")?;
         let head = self.heads.change(self.connection, stream_no)?;

@@ -18,6 +18,7 @@ use rusqlite::{CachedStatement, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::arrivals::Arrivals;
 use super::audit::AuditChain;
 use super::checkpoint::{self, Checkpointer};
 use super::disk::{Disk, DiskFaults};
@@ -55,8 +56,10 @@ pub(super) struct Unit<'a> {
     pub(super) chain: &'a mut AuditChain,
     /// One time for the whole group, in milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
+    /// Its events are written in the order of their arrival.
+    pub(super) as_they_arrive: bool,
     /// Kept at hand while a batch is appended.
-    pub(super) insert_event: Option<CachedStatement<'a>>,
+    pub(super) insert: Option<CachedStatement<'a>>,
     pub(super) done: Done,
 }
 
@@ -91,6 +94,7 @@ pub(super) struct WriterThread {
     connection: Connection,
     checkpointer: Option<Checkpointer>,
     faults: Option<Arc<dyn DiskFaults>>,
+    arrivals: Arrivals,
     clock: Clock,
     observer: Arc<dyn TailObserver>,
     metrics: Arc<Metrics>,
@@ -118,6 +122,7 @@ impl WriterThread {
             connection,
             checkpointer: None,
             faults: disk.faults(),
+            arrivals: disk.arrivals(),
             clock,
             observer,
             metrics,
@@ -262,6 +267,7 @@ impl WriterThread {
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<News, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut news = self.run_group(group, now_ms)?;
+        self.arrivals.sort_in(&self.connection)?;
         news.moved = self.heads.flush(&self.connection, now_ms)?;
         if mutant("published_before_commit") {
             self.publish(news.clone());
@@ -322,9 +328,9 @@ impl WriterThread {
     /// `None` when a unit failed, which spoils the transaction.
     fn run_together(&mut self, group: &mut [Box<dyn Job>], now_ms: i64) -> Result<Option<News>, StoreError> {
         self.begin()?;
-        let mut news = News::default();
+        let (mut news, units) = (News::default(), group.len());
         for job in group {
-            let Some(done) = self.run_unit(job.as_mut(), now_ms)? else { return Ok(None) };
+            let Some(done) = self.run_unit(job.as_mut(), units, now_ms)? else { return Ok(None) };
             news.add(done);
         }
         Ok(Some(news))
@@ -333,12 +339,12 @@ impl WriterThread {
     /// A unit that fails is undone.
     fn run_apart(&mut self, group: &mut [Box<dyn Job>], now_ms: i64) -> Result<News, StoreError> {
         self.begin()?;
-        let mut news = News::default();
+        let (mut news, units) = (News::default(), group.len());
         for job in group {
             self.execute("SAVEPOINT unit")?;
             self.heads.begin_unit();
             self.chain.begin_unit();
-            match self.run_unit(job.as_mut(), now_ms)? {
+            match self.run_unit(job.as_mut(), units, now_ms)? {
                 Some(done) => news.add(done),
                 None => {
                     self.execute("ROLLBACK TO unit")?;
@@ -352,15 +358,17 @@ impl WriterThread {
         Ok(news)
     }
 
-    /// Runs one unit and answers what it did; `None` when it failed. An error means that SQLite gave up the whole
+    /// Runs one of so many units and answers what it did; `None` when it failed. An error means that SQLite gave up the whole
     /// transaction, as it does when the disk is full.
-    fn run_unit(&mut self, job: &mut dyn Job, now_ms: i64) -> Result<Option<Done>, StoreError> {
+    fn run_unit(&mut self, job: &mut dyn Job, units: usize, now_ms: i64) -> Result<Option<Done>, StoreError> {
+        let as_they_arrive = self.arrivals.are_kept(units, job.bytes());
         let mut unit = Unit {
             connection: &self.connection,
             heads: &mut self.heads,
             chain: &mut self.chain,
             now_ms,
-            insert_event: None,
+            as_they_arrive,
+            insert: None,
             done: Done::default(),
         };
         let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));

@@ -1,6 +1,7 @@
 //! The one integration-test binary: behaviour of real gateways against a scripted orchestrator.
 
 mod agentos;
+mod arrivals;
 mod attack_table;
 mod cli;
 mod client_tls;

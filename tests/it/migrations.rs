@@ -177,3 +177,29 @@ fn the_migration_of_runs_loses_nothing_and_finds_them_by_name() {
     insert(10, "b", "other").expect_err("a run of this peer that is known");
     insert(10, "a@third", "third").expect("a run of a third peer");
 }
+
+#[test]
+fn the_migration_of_arrivals_keeps_events_and_what_guards_them() {
+    let database = schema_before(14);
+    let old = "INSERT INTO events (position, event_key, received_at, flags, checksum, json)
+               VALUES (1 << 32 | 1, x'01', 5, 1, 9, x'7b7d'), (3 << 32 | 7, x'02', 6, 0, 8, x'7b207d')";
+    database.execute_batch(old).expect("rows");
+    let events = || {
+        let columns = "position, event_key, received_at, flags, checksum, json";
+        rows(&database, &format!("SELECT {columns} FROM events ORDER BY position"))
+    };
+    let before = events();
+    migrate(&database, 14);
+    assert_eq!(events(), before);
+    assert_eq!((before.len(), number(&database, "SELECT count(*) FROM events_sorted")), (2, 2));
+    for sql in ["UPDATE events_sorted SET json = x'7b7d'", "DELETE FROM events_sorted"] {
+        let refused = database.execute(sql, []).expect_err(sql).to_string();
+        assert!(refused.contains("append-only"), "{sql}: {refused}");
+    }
+    // Both halves of the log are searched, whatever is asked, and merged without a table for sorting.
+    let page =
+        "SELECT position, json FROM events WHERE position > 1 AND position <= 9 ORDER BY position LIMIT 3";
+    let plan = rows(&database, &format!("EXPLAIN QUERY PLAN {page}"));
+    let plan = format!("{plan:?}");
+    assert_eq!((plan.matches("SEARCH").count(), plan.contains("TEMP")), (2, false), "{plan}");
+}

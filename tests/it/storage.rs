@@ -196,13 +196,13 @@ impl DiskFaults for SlowDisk {
 }
 
 /// Where work of a simulated disk waits for threads.
-fn aside() -> Runtime {
+pub(crate) fn aside() -> Runtime {
     let aside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     aside.expect("a runtime")
 }
 
 /// A store on a [`SlowDisk`].
-async fn open_slow(directory: &Path, aside: &Runtime) -> Store {
+pub(crate) async fn open_slow(directory: &Path, aside: &Runtime) -> Store {
     let heard = (Arc::new(Unwatched) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
     let (clock, entropy, tasks) = (Clock::system(), Entropy::seeded(1), Tasks::on_one_thread());
     let disk = Disk::simulated(Arc::new(SlowDisk), aside.handle().clone());
@@ -265,7 +265,7 @@ async fn what_another_process_wrote_is_gone_on_from() {
     };
     assert_eq!(append(1).await, Appended::Stored(place(1)));
     let another =
-        "INSERT INTO events SELECT position + 1, x'00', received_at, flags, checksum, json FROM events;
+        "INSERT INTO events_sorted SELECT position + 1, x'00', received_at, flags, checksum, json FROM events;
                    UPDATE streams SET last_sequence = 2, event_count = 2";
     beside(directory.path()).execute_batch(another).expect("another's event");
     assert_eq!(append(2).await, Appended::Stored(place(3)));

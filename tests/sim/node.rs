@@ -16,7 +16,7 @@ use causeway::http::Ports;
 use causeway::keyring::Keyring;
 use causeway::outbound::Network;
 use causeway::services::peer_options::PeerOptions;
-use causeway::store::{Disk, DiskFaults, StoreError};
+use causeway::store::{Arrivals, Disk, DiskFaults, StoreError};
 use causeway::tasks::Tasks;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -203,7 +203,8 @@ impl Node {
             clock: self.clock.clone(),
             entropy: Entropy::seeded(self.seed.wrapping_mul(31).wrapping_add(life)),
             tasks: tasks.clone(),
-            disk: Disk::simulated(Arc::clone(&self.disk) as Arc<_>, templates().aside.handle().clone()),
+            disk: Disk::simulated(Arc::clone(&self.disk) as Arc<_>, templates().aside.handle().clone())
+                .with_arrivals(self.arrivals(life)),
             network: Network::Simulated(Arc::new(outlet)),
             ports: Ports::Simulated(Arc::new(Inlet { net, host })),
         };
@@ -211,6 +212,12 @@ impl Node {
         *running = Some(gateway.expect("a gateway starts on what it left"));
         *lock(&self.disk.tasks) = Some(tasks);
         self.net.trace.say(format_args!("{} starts, life {life}", self.host));
+    }
+
+    /// When this life puts events in their places: mostly a few of them, so that it does within a seed.
+    fn arrivals(&self, life: u64) -> Arrivals {
+        let choice = self.seed.wrapping_add(life);
+        Arrivals { crowd: 1 + choice as usize % 4, most: 1 << (choice % 8) }
     }
 
     /// Kills the process.
