@@ -35,6 +35,7 @@ pub const ALL: &[&str] = &[
     "revoked_still_read",
     "run_not_indexed",
     "silence_not_noticed",
+    "sorted_ids_unread",
     "successor_not_learned",
     "synchronous_normal",
     "tail_skips",

@@ -30,15 +30,18 @@ impl Default for Arrivals {
 /// A unit with as many bytes of events fills pages of its own.
 const PAGE_BYTES: usize = 4096;
 
-const INSERT_SORTED: &str =
-    "INSERT INTO events_sorted (position, event_key, received_at, flags, checksum, json)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM events_arrived WHERE position = ?1)
-    ON CONFLICT DO NOTHING";
-const INSERT_ARRIVED: &str =
-    "INSERT INTO events_arrived (position, event_key, received_at, flags, checksum, json)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM events_sorted WHERE position = ?1)
-    ON CONFLICT DO NOTHING";
-const SORT_IN: &str = "INSERT INTO events_sorted (position, event_key, received_at, flags, checksum, json)
+// Where the other table has the place, the checksum is missing, and the row is ignored as one whose place is taken is.
+const INSERT_SORTED: &str = "INSERT OR IGNORE INTO events_sorted
+        (position, event_key, received_at, flags, checksum, json)
+    VALUES (?1, ?2, ?3, ?4,
+        (SELECT ?5 WHERE NOT EXISTS (SELECT 1 FROM events_arrived WHERE position = ?1)), ?6)";
+const INSERT_ARRIVED: &str = "INSERT OR IGNORE INTO events_arrived
+        (position, event_key, received_at, flags, checksum, json)
+    VALUES (?1, ?2, ?3, ?4,
+        (SELECT ?5 WHERE NOT EXISTS (SELECT 1 FROM events_sorted WHERE position = ?1)), ?6)";
+// OR FAIL: what failed is undone with the whole group, so SQLite need not copy each page to undo this alone.
+const SORT_IN: &str = "INSERT OR FAIL INTO events_sorted
+        (position, event_key, received_at, flags, checksum, json)
     SELECT position, event_key, received_at, flags, checksum, json FROM events_arrived ORDER BY position";
 
 impl Arrivals {

@@ -46,7 +46,7 @@ impl Unit<'_> {
         } else {
             event_key::pack(event.event_id.as_str())
         };
-        let held = self.held_by_id(stream_no, &key)?;
+        let held = self.held_by_id(stream_no, &key, event.sequence)?;
         let head = self.heads.get(self.connection, stream_no)?;
         if let Some(rejection) = refusal(head, sender, event) {
             // Only what is new can be refused: a repeat of what is held is a duplicate whoever sends it.
@@ -109,8 +109,13 @@ impl Unit<'_> {
         self.set_aside_conflict(stream_no, sender, event, ConflictKind::EventId, held.sequence)
     }
 
-    fn held_by_id(&mut self, stream_no: StreamNo, key: &[u8]) -> Result<Option<Held>, StoreError> {
-        let Some(sequence) = self.sequence_of(stream_no, key)? else { return Ok(None) };
+    fn held_by_id(
+        &mut self,
+        stream_no: StreamNo,
+        key: &[u8],
+        expected: Option<Sequence>,
+    ) -> Result<Option<Held>, StoreError> {
+        let Some(sequence) = self.sequence_of(stream_no, key, expected)? else { return Ok(None) };
         let mut statement = self.connection.prepare_cached("SELECT json FROM events WHERE position = ?1")?;
         let place = position(stream_no, sequence);
         let json = statement.query_row([place], |row| row.get(0)).optional()?;

@@ -52,7 +52,7 @@ struct Saved {
     lost: Option<Arc<str>>,
     finished_at_ms: Option<i64>,
     holds_events: bool,
-    ids_to: u64,
+    ids_to: (u64, u64),
 }
 
 impl StreamHead {
@@ -85,7 +85,7 @@ impl StreamHead {
             lost: self.lost.clone(),
             finished_at_ms: self.finished_at_ms,
             holds_events: self.event_count > 0,
-            ids_to: self.ids.indexed_to,
+            ids_to: (self.ids.sorted_to, self.ids.indexed_to),
         }
     }
 
@@ -333,7 +333,7 @@ fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), S
         .prepare_cached(
             "UPDATE streams
              SET oldest_sequence = ?2, status = ?3, ended = ?4, lost_reason = ?5, finished_at = ?6,
-                 holds_events = ?7, ids_to = ?8
+                 holds_events = ?7, ids_sorted_to = ?8, ids_to = ?9
              WHERE stream_no = ?1",
         )?
         .execute(params![
@@ -344,7 +344,8 @@ fn save(connection: &Connection, head: &StreamHead, now_ms: i64) -> Result<(), S
             now.lost.as_deref(),
             now.finished_at_ms,
             now.holds_events,
-            now.ids_to as i64,
+            now.ids_to.0 as i64,
+            now.ids_to.1 as i64,
         ])?;
     Ok(())
 }
@@ -354,7 +355,7 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
     let holes = load_holes(connection, number)?;
     let mut statement = connection.prepare_cached(
         "SELECT home, oldest_sequence, last_sequence, revision, status, ended, lost_reason,
-                event_count, byte_count, finished_at, tenant_id, ids_to,
+                event_count, byte_count, finished_at, tenant_id, ids_sorted_to, ids_to,
                 EXISTS (SELECT 1 FROM restored_streams WHERE restored_streams.stream_no = streams.stream_no)
          FROM streams WHERE stream_no = ?1",
     )?;
@@ -370,8 +371,8 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
                 row.get::<_, Option<String>>(6)?,
                 (row.get::<_, i64>(7)?, row.get::<_, i64>(8)?, row.get::<_, Option<i64>>(9)?),
                 row.get::<_, String>(10)?,
-                row.get::<_, i64>(11)?,
-                row.get::<_, bool>(12)?,
+                (row.get::<_, i64>(11)?, row.get::<_, i64>(12)?),
+                row.get::<_, bool>(13)?,
             ))
         })
         .optional()?
@@ -393,7 +394,7 @@ pub(super) fn load(connection: &Connection, number: StreamNo) -> Result<StreamHe
         byte_count: byte_count as u64,
         finished_at_ms,
         restored,
-        ids: Ids::indexed_to(ids_to as u64),
+        ids: Ids::up_to(ids_to.0 as u64, ids_to.1 as u64),
         saved: Saved::default(),
     };
     Ok(StreamHead { saved: head.as_saved(), ..head })

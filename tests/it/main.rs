@@ -11,6 +11,7 @@ mod corpora;
 mod crash;
 mod end_to_end;
 mod environment;
+mod event_ids;
 mod face;
 mod follow;
 mod forward;
