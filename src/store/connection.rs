@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -79,10 +80,13 @@ pub(super) async fn open_migrated(path: &Path) -> Result<SqlitePool, StoreError>
     let options = options(path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
     let options = options.synchronous(SqliteSynchronous::Full);
     let alone = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    sqlx::migrate!("./migrations")
-        .run(&alone)
-        .await
-        .map_err(|error| StoreError::Failed(format!("the schema cannot be brought up to date: {error}")))?;
+    let migrated = sqlx::migrate!("./migrations").run(&alone).await;
+    migrated.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Failed(format!(
+            "a later version of causeway has written to it (step {version} of its schema); run that version"
+        )),
+        error => StoreError::Failed(format!("the schema cannot be brought up to date: {error}")),
+    })?;
     Ok(alone)
 }
 

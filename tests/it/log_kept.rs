@@ -337,6 +337,12 @@ async fn a_directory_in_use_and_a_database_that_is_none_keep_a_gateway_from_star
     assert_eq!(outcomes(&push(&gateway, &[step("r", 1)]).await), ["stored"], "the first goes on");
 
     gateway.stop().await;
+    let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'of a later version', 1, x'00', 0)";
+    beside(&gateway.data_dir()).execute(later, []).expect("a later version");
+    let refused = gateway.start_again().await.expect_err("a schema that nobody knows").to_string();
+    assert!(refused.contains("later version of causeway") && refused.contains("step 9999"), "{refused}");
+
     remove_database(&gateway.data_dir());
     let file = gateway.data_dir().join(DATABASE_FILE);
     std::fs::write(&file, "this is no database".repeat(1000)).expect("a file");
