@@ -50,10 +50,6 @@ struct Recent {
     next_place: i64,
 }
 
-/// The event at or behind a place.
-const NEXT: &str = "SELECT position, event_key FROM events WHERE position >= ?1 AND position <= ?2
-    ORDER BY position LIMIT 1";
-
 impl Recent {
     fn raise(&mut self, key: &[u8]) {
         if *key > *self.highest {
@@ -176,7 +172,7 @@ impl Unit<'_> {
         key: &[u8],
     ) -> Result<(), StoreError> {
         let head = self.heads.change(self.connection, stream_no)?;
-        let (sorted_to, indexed_to) = (head.ids.sorted_to, head.ids.indexed_to);
+        let (sorted_to, indexed_to, last) = (head.ids.sorted_to, head.ids.indexed_to, head.head.last());
         let (after, to) = head.ids.places(stream_no);
         let recent = head.ids.recent(self.connection, stream_no)?;
         if sequence.get() <= indexed_to {
@@ -186,24 +182,21 @@ impl Unit<'_> {
                 .execute(params![stream_no, key, sequence.get() as i64])?;
             return Ok(());
         }
-        recent.unsorted |= sequence.get() != head.head.last();
+        recent.unsorted |= sequence.get() != last;
         recent.add(key);
         // Streams that began together are not indexed together.
         if recent.hashes.len() < UNINDEXED + stream_no.get() as usize % UNINDEXED {
             return Ok(());
         }
         recent.hashes.clear();
+        let unsorted = std::mem::take(&mut recent.unsorted);
         // Without a hole, nothing will come between them.
-        let goes_on = sorted_to == indexed_to && !recent.unsorted && head.head.holes().is_empty();
-        recent.unsorted = false;
-        if goes_on {
+        if sorted_to == indexed_to && !unsorted && head.head.holes().is_empty() {
             recent.highest_sorted.clone_from(&recent.highest);
-            head.ids.sorted_to = head.head.last();
-        }
-        head.ids.indexed_to = head.head.last();
-        if goes_on {
+            (head.ids.sorted_to, head.ids.indexed_to) = (last, last);
             return Ok(());
         }
+        head.ids.indexed_to = last;
         self.connection
             .prepare_cached(
                 "INSERT INTO event_ids (stream_no, event_key, sequence)
@@ -233,7 +226,10 @@ fn find_sorted(
     key: &[u8],
     near: i64,
 ) -> Result<Option<i64>, StoreError> {
-    let mut statement = connection.prepare_cached(NEXT)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT position, event_key FROM events WHERE position >= ?1 AND position <= ?2
+         ORDER BY position LIMIT 1",
+    )?;
     let mut middle = near.clamp(first, last);
     while first <= last {
         let next = statement.query_row([middle, last], |row| {
