@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -32,22 +33,30 @@ const IDLE: Duration = Duration::from_secs(5);
 /// The writer's side: says that there is something to move, and moves the last of it.
 pub(super) struct Checkpointer {
     nudges: SyncSender<()>,
+    thread: JoinHandle<()>,
     nearly_done: Arc<AtomicBool>,
     commits: u32,
 }
 
 impl Checkpointer {
-    /// Starts the checkpointer's thread; it ends when this handle is dropped.
+    /// Starts the checkpointer's thread; it ends some time after this handle is dropped.
     pub(super) fn start(database: &Path) -> Result<Self, StoreError> {
         let connection = connection::open_checkpointer(database)?;
         let (nudges, received) = sync_channel(1);
         let nearly_done = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&nearly_done);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("log-checkpoint".to_owned())
             .spawn(move || serve(&connection, &received, &told))
             .map_err(|error| StoreError::Failed(format!("the checkpoint thread cannot start: {error}")))?;
-        Ok(Checkpointer { nudges, nearly_done, commits: 0 })
+        Ok(Checkpointer { nudges, thread, nearly_done, commits: 0 })
+    }
+
+    /// Ends the thread, after what it is moving: nobody works on the files any more.
+    pub(super) fn end(self) {
+        drop(self.nudges);
+        // A panic of its own has been reported by now, and moved nothing that is not safe.
+        let _ = self.thread.join();
     }
 
     /// After a commit was answered: moves the last pages if they are few, and has the log looked at now and

@@ -181,7 +181,10 @@ impl WriterThread {
     }
 
     /// Closes the connection, then tells who waits for the end.
-    fn finish(self, told: Option<oneshot::Sender<()>>) {
+    fn finish(mut self, told: Option<oneshot::Sender<()>>) {
+        if let Some(checkpointer) = self.checkpointer.take() {
+            checkpointer.end();
+        }
         if told.is_some() && !self.failed.is_cancelled() {
             checkpoint::empty(&self.connection);
         }

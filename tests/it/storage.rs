@@ -110,11 +110,18 @@ async fn a_log_that_was_closed_is_whole_in_one_file() {
         let event = entry(1, Push { id, sequence: None, content: 0, ends: false });
         store.append_batch(Sender::Client, vec![event]).await.expect("a commit");
     }
+    // The log is looked at after the last of these, and has so much to move that it is still moved when it is closed.
+    for id in 301..=321 {
+        let mut large = entry(1, Push { id, sequence: None, content: 0, ends: false });
+        let padding = "x".repeat(1 << 20);
+        large.event.json = format!("{{\"event_id\":\"evt_{id}\",\"payload\":\"{padding}\"}}").into();
+        store.append_batch(Sender::Client, vec![large]).await.expect("a commit");
+    }
     store.close().await;
     // Its readers still have the file open, so that SQLite does not tidy up by itself.
     std::fs::copy(directory.path().join(DATABASE_FILE), copy.path().join(DATABASE_FILE)).expect("a copy");
     drop(store);
-    assert_eq!(rows_of(&beside(copy.path()), "run_1"), 300);
+    assert_eq!(rows_of(&beside(copy.path()), "run_1"), 321);
 }
 
 /// Counts what followers are told.
