@@ -110,15 +110,17 @@ pub(crate) fn asked(target: &str) {
     }
 }
 
-/// Every word of this text that looks like a minted credential.
+/// Every word of this text that looks like a minted credential. What such a word begins with may stand within one,
+/// too: chance makes secrets.
 fn minted(text: &str) -> HashSet<&str> {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     let word = |at: usize| {
         let rest = &text[at..];
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c));
-        &rest[..end.unwrap_or(rest.len())]
+        &rest[..rest.find(|c| !is_of_word(c)).unwrap_or(rest.len())]
     };
     let found = MINTED.iter().flat_map(|prefix| text.match_indices(prefix));
-    let words = found.map(|(at, _)| word(at)).filter(|word| word.len() >= SHORTEST_MINTED);
+    let whole = found.map(|(at, _)| at).filter(|at| !text[..*at].ends_with(is_of_word));
+    let words = whole.map(word).filter(|word| word.len() >= SHORTEST_MINTED);
     words.filter(|word| !DOCUMENT.contains(word)).collect()
 }
 
@@ -355,6 +357,13 @@ impl<S: Subscriber> Layer<S> for Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_whose_secret_looks_like_the_beginning_of_another_is_one_word() {
+        let token = format!("cw_{}_{}cw_{}", "a".repeat(12), "b".repeat(15), "c".repeat(25));
+        let text = format!("{{\"token\":\"{token}\"}}");
+        assert_eq!(minted(&text), HashSet::from([token.as_str()]));
+    }
 
     #[test]
     fn a_secret_is_found_in_every_form_it_may_be_written_in() {
