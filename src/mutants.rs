@@ -23,6 +23,7 @@ pub const ALL: &[&str] = &[
     "key_per_attempt",
     "list_repeats",
     "nonce_not_noted",
+    "older_keys_unread",
     "process_before_nonce",
     "published_before_commit",
     "quota_not_held",

@@ -176,6 +176,11 @@ impl EventStream {
         self.ended.is_none() && self.decoder.buffered() < most_bytes
     }
 
+    /// True once nothing more is to be read.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// Takes the next bytes, whenever they come. Dropping the future loses nothing.
     pub async fn read_ahead(&mut self) {
         let chunk = self.response.chunk().await;

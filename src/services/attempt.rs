@@ -131,7 +131,7 @@ impl Attempted {
             }
         };
         let run = (answer.is_success() && answer.complete).then(|| run::parse_answer(&answer.body)).flatten();
-        let error = PeerError::parse(&answer.body);
+        let error = if run.is_some() { PeerError::default() } else { PeerError::parse(&answer.body) };
         let fact = AttemptFact::Answered {
             status: answer.status,
             whole: answer.complete,

@@ -34,7 +34,7 @@ use crate::metrics::{Metrics, Reason};
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::forward_request::TargetSelector;
 use crate::protocol::problem::Problem;
-use crate::store::{CallerKey, Reserved, Store};
+use crate::store::{Reserved, Store};
 use crate::tasks::Tasks;
 
 pub use crate::store::{AttemptRecord, ForwardRecord};
@@ -154,10 +154,13 @@ impl Forwarder {
                 (None, _) => self.find_place(&command).await?,
             },
         };
-        let (record, key) = self.intent(&command, &place.peer, begun_ms);
+        let record = self.intent(&command, &place.peer, begun_ms);
         // Before the intent can be seen: a repeat of the key must not wake what is about to be driven.
         let claim = self.shared.driver.claim(&record.forward_id).expect("a minted id is nobody else's");
-        let reserved = self.shared.store.reserve_forward(record, key, self.shared.quotas.quotas()).await?;
+        let retention = self.shared.options.idempotency_retention;
+        let key_expires_at_ms = command.key.is_some().then_some(record.created_at_ms + millis(retention));
+        let quotas = self.shared.quotas.quotas();
+        let reserved = self.shared.store.reserve_forward(record, key_expires_at_ms, quotas).await?;
         failpoint::reached("forward::after_intent");
         match reserved {
             Reserved::KeyReused => Err(key_reused()),
@@ -270,9 +273,8 @@ impl Forwarder {
         command: &ForwardCommand,
     ) -> Result<Option<Result<Forwarded, Problem>>, Problem> {
         let Some(key) = &command.key else { return Ok(None) };
-        let caller = &command.caller;
-        let known =
-            self.shared.store.find_by_key(&caller.tenant, &caller.principal, command.operation, key).await?;
+        let key = self.downstream_key(&command.caller, command.operation, key);
+        let known = self.shared.store.find_by_key(&key).await?;
         Ok(match known {
             Some(known) if !known.means(&command.meaning) => Some(Err(key_reused())),
             Some(known) if !known.may_be_tried_again() => Some(self.replay(known)),
@@ -280,12 +282,7 @@ impl Forwarder {
         })
     }
 
-    fn intent(
-        &self,
-        command: &ForwardCommand,
-        peer: &Peer,
-        begun_ms: i64,
-    ) -> (ForwardRecord, Option<CallerKey>) {
+    fn intent(&self, command: &ForwardCommand, peer: &Peer, begun_ms: i64) -> ForwardRecord {
         let shared = &self.shared;
         let now_ms = shared.clock.now_ms();
         let deadline =
@@ -293,13 +290,12 @@ impl Forwarder {
         let deadline_at_ms = begun_ms + millis(deadline);
         let id = shared.entropy.id("fwd", now_ms);
         let forward_id = ForwardId::parse(&id).expect("a minted id is an id");
-        let key = command.key.clone().map(|key| CallerKey {
-            operation: command.operation,
-            key,
-            expires_at_ms: now_ms + millis(shared.options.idempotency_retention),
-        });
-        let record = ForwardRecord {
-            downstream_key: self.downstream_key(command, &forward_id),
+        let downstream_key = match &command.key {
+            Some(key) => self.downstream_key(&command.caller, command.operation, key),
+            None => self.downstream_key(&command.caller, "forward", &id),
+        };
+        ForwardRecord {
+            downstream_key,
             forward_id,
             tenant: command.caller.tenant.clone(),
             principal: command.caller.principal.clone(),
@@ -326,8 +322,7 @@ impl Forwarder {
             run_status: None,
             answer: None,
             error: None,
-        };
-        (record, key)
+        }
     }
 
     /// The way of the request, with this gateway added.
@@ -338,15 +333,9 @@ impl Forwarder {
 
     /// The one key for every attempt: from the caller's key where there is one, so that even a gateway
     /// restored from an older backup asks for the same run; scoped so that no two callers ever meet.
-    fn downstream_key(&self, command: &ForwardCommand, forward_id: &ForwardId) -> String {
+    fn downstream_key(&self, caller: &Caller, scope: &str, key: &str) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.shared.store.gateway_secret())
             .expect("HMAC takes a key of any length");
-        let own = forward_id.as_str();
-        let (scope, key) = match &command.key {
-            Some(key) => (command.operation, key.as_str()),
-            None => ("forward", own),
-        };
-        let caller = &command.caller;
         for part in [caller.tenant.as_str(), caller.principal.as_str(), scope, key] {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part.as_bytes());

@@ -106,7 +106,7 @@ impl Visitor<'_> {
             Ok(mut stream) => {
                 self.readers.opened(self.run.stream_no);
                 let end = self.pump(&mut stream, &mut progress).await.unwrap_or_else(VisitEnd::Store);
-                if matches!(end, VisitEnd::Complete) {
+                if matches!(end, VisitEnd::Complete) && !stream.has_ended() {
                     // Its last bytes are under way: read to the end, the connection serves the next run.
                     self.tasks.spawn(stream.finish());
                 }

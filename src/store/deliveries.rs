@@ -129,13 +129,17 @@ fn troubles(connection: &Connection, sql: &str, at_ms: i64) -> Result<Vec<Forwar
 
 /// Selects the columns of a [`DeliveryRecord`], for `concat!` with what follows.
 macro_rules! select_rows {
-    ($from:literal) => {
+    ($index:literal, $condition:literal) => {
         concat!(
-            "SELECT rowid, tenant_id, peer_id, state, forward_id, agent_id, outcome, background, correlation_id,
-                    attempts_total, attempts, created_at, updated_at, deadline_at, next_attempt_at, run_id
+            "SELECT forward_no, tenant_id, peer_id, state, forward_id, agent_id, outcome, background, correlation_id,
+                    coalesce(attempts_total, 0), coalesce(attempts, '[]'), created_at, updated_at, deadline_at,
+                    next_attempt_at, run_id
              FROM forwards ",
-            $from,
-            " AND rowid < ?1 ORDER BY rowid DESC LIMIT ?2"
+            $index,
+            " LEFT JOIN forward_results USING (forward_no)
+              WHERE ",
+            $condition,
+            " AND forward_no < ?1 ORDER BY forward_no DESC LIMIT ?2"
         )
     };
 }
@@ -149,9 +153,9 @@ fn page(
 ) -> Result<(Vec<DeliveryRecord>, Option<i64>), StoreError> {
     let sql = match filter.state {
         Some(state) if !state.is_at_rest() => {
-            select_rows!("INDEXED BY forwards_not_at_rest WHERE next_attempt_at IS NOT NULL")
+            select_rows!("INDEXED BY forwards_not_at_rest", "next_attempt_at IS NOT NULL")
         }
-        _ => select_rows!("WHERE true"),
+        _ => select_rows!("", "true"),
     };
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![before, LOOKED_AT])?;

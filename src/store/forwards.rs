@@ -14,6 +14,7 @@ use super::settle::FreshRun;
 use crate::domain::forward::{AttemptOutcome, ForwardState};
 use crate::domain::id::{AgentId, ForwardId, PeerId, PrincipalId, RunId, TenantId};
 use crate::domain::json_equal;
+use crate::domain::limits;
 use crate::domain::run::RunStatus;
 use crate::mutants::mutant;
 
@@ -100,21 +101,19 @@ impl ForwardRecord {
         mutant("fingerprint_ignored") || json_equal::equal(&self.request, meaning)
     }
 
+    /// Adds an attempt to those kept.
+    pub(super) fn add_attempt(&mut self, mut attempt: AttemptRecord) {
+        self.attempts_total += 1;
+        attempt.attempt = self.attempts_total;
+        self.attempts.push(attempt);
+        let surplus = self.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT);
+        self.attempts.drain(..surplus);
+    }
+
     /// Nothing was started under its key: the same request may be tried again.
     pub fn may_be_tried_again(&self) -> bool {
         self.state.is_at_rest() && self.outcome.as_deref() == Some("not_started")
     }
-}
-
-/// The idempotency key of a caller, in its scope.
-#[derive(Debug, Clone)]
-pub struct CallerKey {
-    /// `runs:forward` or `runs:create`.
-    pub operation: &'static str,
-    /// As the caller gave it.
-    pub key: String,
-    /// Until when it is remembered, in milliseconds since the Unix epoch.
-    pub expires_at_ms: i64,
 }
 
 /// What reserving a forward came to.
@@ -168,15 +167,15 @@ pub struct ForwardedRun {
 
 impl Store {
     /// Writes the intent, unless the caller's key is known or a quota is used up. Nothing may leave before
-    /// this has answered.
+    /// this has answered. A caller that gave a key has it remembered until `key_expires_at_ms`.
     pub async fn reserve_forward(
         &self,
         forward: ForwardRecord,
-        key: Option<CallerKey>,
+        key_expires_at_ms: Option<i64>,
         quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
         let bytes = forward.request.len();
-        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(&forward, key.as_ref(), quotas)).await
+        self.writer.run_or_refuse(bytes, move |unit| unit.reserve(&forward, key_expires_at_ms, quotas)).await
     }
 
     /// Records that an attempt is about to leave; false when the forward is not any more where `record` has
@@ -208,7 +207,12 @@ impl Store {
         self.writer
             .run(0, move |unit| {
                 let mut forward = unit.forward(&id)?;
-                unit.push_attempt(&mut forward, attempt.clone())
+                forward.add_attempt(attempt.clone());
+                unit.save_result(&forward)?;
+                unit.connection
+                    .prepare_cached("UPDATE forwards SET updated_at = ?2 WHERE forward_id = ?1")?
+                    .execute(params![id.as_str(), unit.now_ms])?;
+                Ok(())
             })
             .await
     }
@@ -243,25 +247,10 @@ impl Store {
         let (tenant, id) = (tenant.clone(), forward_id.clone());
         self.readers
             .with(move |connection| {
-                let sql = format!("SELECT {COLUMNS} FROM forwards WHERE forward_id = ?1 AND tenant_id = ?2");
+                let sql = format!("{SELECT} WHERE forward_id = ?1 AND tenant_id = ?2");
                 let mut statement = connection.prepare_cached(&sql)?;
                 statement.query_row(params![id.as_str(), tenant.as_str()], decode).optional()?.transpose()
             })
-            .await
-    }
-
-    /// The forward a caller's key leads to, while the key is remembered.
-    pub async fn find_by_key(
-        &self,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        operation: &'static str,
-        key: &str,
-    ) -> Result<Option<ForwardRecord>, StoreError> {
-        let (tenant, principal, key) = (tenant.clone(), principal.clone(), key.to_owned());
-        let now_ms = self.clock.now_ms();
-        self.readers
-            .with(move |connection| find_by_key(connection, (&tenant, &principal, operation, &key), now_ms))
             .await
     }
 
@@ -324,10 +313,7 @@ impl Store {
         let now_ms = self.clock.now_ms();
         self.readers
             .with(move |connection| {
-                let sql = format!(
-                    "SELECT {COLUMNS} FROM forwards WHERE next_attempt_at <= ?1
-                     ORDER BY next_attempt_at LIMIT ?2"
-                );
+                let sql = format!("{SELECT} WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT ?2");
                 let mut statement = connection.prepare_cached(&sql)?;
                 let rows = statement.query_map(params![now_ms, limit], decode)?;
                 rows.map(|row| row.map_err(StoreError::from)?).collect()
@@ -346,37 +332,22 @@ impl Store {
     }
 }
 
-const COLUMNS: &str = "forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state, \
-                       outcome, background, correlation_id, traceparent, attempts, attempts_total, created_at, \
-                       updated_at, first_sent_at, deadline_at, next_attempt_at, run_id, remote_run_id, \
-                       remote_events_url, run_status, answer, error, via";
+/// Selects the columns of a [`ForwardRecord`].
+pub(super) const SELECT: &str = "SELECT forward_id, tenant_id, principal_id, peer_id, agent_id, request, \
+     downstream_key, state, outcome, background, correlation_id, traceparent, coalesce(attempts, '[]'), \
+     coalesce(attempts_total, 0), created_at, updated_at, first_sent_at, deadline_at, next_attempt_at, run_id, \
+     remote_run_id, remote_events_url, run_status, answer, error, via \
+     FROM forwards LEFT JOIN forward_results USING (forward_no)";
 
 pub(super) fn load(connection: &Connection, id: &ForwardId) -> Result<ForwardRecord, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM forwards WHERE forward_id = ?1");
+    let sql = format!("{SELECT} WHERE forward_id = ?1");
     let mut statement = connection.prepare_cached(&sql)?;
     statement.query_row([id.as_str()], decode).optional()?.transpose()?.ok_or_else(|| {
         StoreError::Inconsistent { table: "forwards", column: "forward_id", row: id.to_string() }
     })
 }
 
-/// The forward a caller's key leads to, while the key is remembered.
-pub(super) fn find_by_key(
-    connection: &Connection,
-    (tenant, principal, operation, key): (&TenantId, &PrincipalId, &str, &str),
-    now_ms: i64,
-) -> Result<Option<ForwardRecord>, StoreError> {
-    let id: Option<String> = connection
-        .prepare_cached(
-            "SELECT forward_id FROM idempotency
-             WHERE tenant_id = ?1 AND principal_id = ?2 AND operation = ?3 AND key = ?4 AND expires_at > ?5",
-        )?
-        .query_row(params![tenant.as_str(), principal.as_str(), operation, key, now_ms], |row| row.get(0))
-        .optional()?;
-    let Some(id) = id.and_then(|id| ForwardId::parse(&id).ok()) else { return Ok(None) };
-    load(connection, &id).map(Some)
-}
-
-/// The columns of a row, taken in the order of [`COLUMNS`]: to find each by its name costs more than the rest.
+/// The columns of a row, taken in the order of [`SELECT`]: to find each by its name costs more than the rest.
 struct InOrder<'a, 'stmt> {
     row: &'a Row<'stmt>,
     next: usize,
@@ -390,7 +361,7 @@ impl InOrder<'_, '_> {
 }
 
 /// Two layers of failure: what SQLite says, and what the row says.
-fn decode(row: &Row<'_>) -> rusqlite::Result<Result<ForwardRecord, StoreError>> {
+pub(super) fn decode(row: &Row<'_>) -> rusqlite::Result<Result<ForwardRecord, StoreError>> {
     let mut columns = InOrder { row, next: 0 };
     let id: String = columns.take()?;
     let inconsistent = |column| StoreError::Inconsistent { table: "forwards", column, row: id.clone() };

@@ -93,7 +93,7 @@ impl Unit<'_> {
         let forwards = count(
             "SELECT count(*) FROM
                  (SELECT 1 FROM forwards INDEXED BY forwards_of_tenant_not_at_rest
-                  WHERE tenant_id = ?1 AND run_id IS NULL AND next_attempt_at IS NOT NULL LIMIT ?2)",
+                  WHERE tenant_id = ?1 AND next_attempt_at IS NOT NULL LIMIT ?2)",
             limit - followed,
         )?;
         Ok(followed + forwards)

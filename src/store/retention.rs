@@ -84,22 +84,17 @@ impl Store {
     pub async fn sweep_forwards(&self, before_ms: i64) -> Result<usize, StoreError> {
         self.writer
             .run(0, move |unit| {
-                let keys = unit
-                    .connection
-                    .prepare_cached(
-                        "DELETE FROM idempotency WHERE (tenant_id, principal_id, operation, key) IN
-                             (SELECT tenant_id, principal_id, operation, key FROM idempotency
-                              WHERE expires_at <= ?1 LIMIT ?2)",
-                    )?
-                    .execute(params![unit.now_ms, ROWS_PER_UNIT])?;
-                let forwards = unit
-                    .connection
-                    .prepare_cached(
-                        "DELETE FROM forwards WHERE forward_id IN
-                             (SELECT forward_id FROM forwards
-                              WHERE next_attempt_at IS NULL AND updated_at < ?1 LIMIT ?2)",
-                    )?
-                    .execute(params![before_ms, ROWS_PER_UNIT])?;
+                let keys = unit.sweep_keys(ROWS_PER_UNIT)?;
+                let old = "SELECT forward_no FROM forwards WHERE next_attempt_at IS NULL AND updated_at < ?1
+                           ORDER BY updated_at, forward_no LIMIT ?2";
+                let mut forwards = 0;
+                for table in ["forward_results", "forwards"] {
+                    let delete = format!("DELETE FROM {table} WHERE forward_no IN ({old})");
+                    forwards = unit
+                        .connection
+                        .prepare_cached(&delete)?
+                        .execute(params![before_ms, ROWS_PER_UNIT])?;
+                }
                 unit.sweep_usage()?;
                 let nonces = unit.sweep_nonces()?;
                 // Under load some run out at any moment: only a full step means that there is more to do.

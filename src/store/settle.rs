@@ -6,17 +6,15 @@
 use rusqlite::params;
 
 use super::audit::AuditRecord;
+use super::caller_keys::find_by_key;
 use super::error::StoreError;
-use super::forwards::{
-    AttemptRecord, CallerKey, ForwardRecord, ForwardedRun, Reserved, Settlement, find_by_key, load,
-};
+use super::forwards::{AttemptRecord, ForwardRecord, ForwardedRun, Reserved, Settlement, load};
 use super::quotas::Quotas;
 use super::runs::{NewRun, RunRecord};
 use super::writer::Unit;
 use crate::domain::event::RunKey;
 use crate::domain::forward::ForwardState;
 use crate::domain::id::{ForwardId, RunId};
-use crate::domain::limits;
 use crate::domain::run::RunStatus;
 use crate::domain::stream::StreamNo;
 use crate::domain::stream::StreamState;
@@ -33,60 +31,33 @@ pub struct FreshRun {
     pub state: StreamState,
 }
 
-/// Adds an attempt to those kept.
-fn number_attempt(forward: &mut ForwardRecord, mut attempt: AttemptRecord) {
-    forward.attempts_total += 1;
-    attempt.attempt = forward.attempts_total;
-    forward.attempts.push(attempt);
-    let surplus = forward.attempts.len().saturating_sub(limits::ATTEMPTS_KEPT);
-    forward.attempts.drain(..surplus);
-}
-
-fn attempts_text(forward: &ForwardRecord) -> Result<String, StoreError> {
-    serde_json::to_string(&forward.attempts).map_err(|error| StoreError::Failed(error.to_string()))
-}
-
 impl Unit<'_> {
     pub(super) fn reserve(
         &mut self,
         forward: &ForwardRecord,
-        key: Option<&CallerKey>,
+        key_expires_at_ms: Option<i64>,
         quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
-        if let Some(key) = key
-            && let Some(known) = find_by_key(
-                self.connection,
-                (&forward.tenant, &forward.principal, key.operation, &key.key),
-                self.now_ms,
-            )?
-        {
+        let known = match key_expires_at_ms {
+            Some(_) => find_by_key(self.connection, &forward.downstream_key, self.now_ms)?,
+            None => None,
+        };
+        if let Some(known) = &known {
             if !known.means(&forward.request) {
                 return Ok(Reserved::KeyReused);
             }
             if !known.may_be_tried_again() {
-                return Ok(Reserved::Known(Box::new(known)));
+                return Ok(Reserved::Known(Box::new(known.clone())));
             }
         }
         if let Some(exceeded) = self.take_quotas(forward.tenant.as_str(), quotas)? {
             return Ok(Reserved::QuotaExceeded(exceeded));
         }
-        self.insert_forward(forward)?;
-        if let Some(key) = key {
-            self.connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO idempotency
-                         (tenant_id, principal_id, operation, key, forward_id, expires_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![
-                    forward.tenant.as_str(),
-                    forward.principal.as_str(),
-                    key.operation,
-                    key.key,
-                    forward.forward_id.as_str(),
-                    key.expires_at_ms
-                ])?;
+        if known.is_some() {
+            self.forget_key(&forward.downstream_key)?;
         }
+        let number = self.insert_forward(forward)?;
+        self.keep_key(&forward.downstream_key, number, key_expires_at_ms)?;
         self.audit_forward(forward, "reserved", "")?;
         Ok(Reserved::New(Box::new(forward.clone())))
     }
@@ -95,7 +66,8 @@ impl Unit<'_> {
         load(self.connection, id)
     }
 
-    fn insert_forward(&self, forward: &ForwardRecord) -> Result<(), StoreError> {
+    /// Answers its number.
+    fn insert_forward(&self, forward: &ForwardRecord) -> Result<i64, StoreError> {
         self.connection
             .prepare_cached(
                 "INSERT INTO forwards
@@ -122,25 +94,29 @@ impl Unit<'_> {
                 forward.next_attempt_at_ms.unwrap_or(self.now_ms),
                 forward.via,
             ])?;
-        Ok(())
+        Ok(self.connection.last_insert_rowid())
     }
 
-    pub(super) fn push_attempt(
-        &self,
-        forward: &mut ForwardRecord,
-        attempt: AttemptRecord,
-    ) -> Result<(), StoreError> {
-        number_attempt(forward, attempt);
+    /// Writes what the attempts of a forward have come to.
+    pub(super) fn save_result(&self, forward: &ForwardRecord) -> Result<(), StoreError> {
+        let attempts = serde_json::to_string(&forward.attempts);
         self.connection
             .prepare_cached(
-                "UPDATE forwards SET attempts = ?2, attempts_total = ?3, updated_at = ?4
-                 WHERE forward_id = ?1",
+                "INSERT OR REPLACE INTO forward_results
+                     (forward_no, attempts, attempts_total, run_id, remote_run_id, remote_events_url, run_status,
+                      answer, error)
+                 VALUES ((SELECT forward_no FROM forwards WHERE forward_id = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?
             .execute(params![
                 forward.forward_id.as_str(),
-                attempts_text(forward)?,
+                attempts.map_err(|error| StoreError::Failed(error.to_string()))?,
                 forward.attempts_total as i64,
-                self.now_ms
+                forward.run_id.as_ref().map(RunId::as_str),
+                forward.remote_run_id,
+                forward.remote_events_url,
+                forward.run_status.map(RunStatus::as_str),
+                forward.answer,
+                forward.error,
             ])?;
         Ok(())
     }
@@ -155,20 +131,21 @@ impl Unit<'_> {
             return Ok(forward);
         }
         if let Some(attempt) = settlement.attempt.clone() {
-            self.push_attempt(&mut forward, attempt)?;
+            forward.add_attempt(attempt);
         }
+        forward.error = settlement.error.clone();
+        self.save_result(&forward)?;
         let due_ms = settlement.next_attempt_at_ms.unwrap_or(self.now_ms);
         self.connection
             .prepare_cached(
-                "UPDATE forwards SET state = ?2, outcome = ?3, error = ?4, next_attempt_at = ?5,
-                        not_before = ?6, deadline_at = ?7, updated_at = ?8
+                "UPDATE forwards SET state = ?2, outcome = ?3, next_attempt_at = ?4, not_before = ?5,
+                        deadline_at = ?6, updated_at = ?7
                  WHERE forward_id = ?1",
             )?
             .execute(params![
                 id.as_str(),
                 settlement.state.as_str(),
                 settlement.outcome,
-                settlement.error,
                 (!settlement.state.is_at_rest()).then_some(due_ms),
                 settlement.not_before_ms,
                 settlement.deadline_at_ms,
@@ -192,26 +169,14 @@ impl Unit<'_> {
         if forward.state.is_at_rest() {
             return Ok((forward, None));
         }
-        number_attempt(&mut forward, attempt.clone());
+        forward.add_attempt(attempt.clone());
         let (run_id, stream_no, is_new) = self.index(&forward, run)?;
         self.connection
             .prepare_cached(
-                "UPDATE forwards SET state = 'forwarded', outcome = NULL, error = NULL, next_attempt_at = NULL,
-                        run_id = ?2, remote_run_id = ?3, remote_events_url = ?4, run_status = ?5, answer = ?6,
-                        updated_at = ?7, attempts = ?8, attempts_total = ?9
+                "UPDATE forwards SET state = 'forwarded', outcome = NULL, next_attempt_at = NULL, updated_at = ?2
                  WHERE forward_id = ?1",
             )?
-            .execute(params![
-                id.as_str(),
-                run_id.as_str(),
-                run.remote_run_id.as_str(),
-                run.remote_events_url,
-                run.status.as_str(),
-                run.answer,
-                self.now_ms,
-                attempts_text(&forward)?,
-                forward.attempts_total as i64,
-            ])?;
+            .execute(params![id.as_str(), self.now_ms])?;
         self.audit_forward(&forward, "forwarded", run_id.as_str())?;
         if let Some(refused) = &run.events_url_refused {
             self.audit_forward(&forward, "events_url_refused", refused)?;
@@ -230,6 +195,7 @@ impl Unit<'_> {
             updated_at_ms: self.now_ms,
             ..forward
         };
+        self.save_result(&settled)?;
         Ok((settled, fresh))
     }
 

@@ -3,6 +3,7 @@
 mod agentos;
 mod arrivals;
 mod attack_table;
+mod caller_keys;
 mod cli;
 mod client_tls;
 mod config;

@@ -203,3 +203,35 @@ fn the_migration_of_arrivals_keeps_events_and_what_guards_them() {
     let plan = format!("{plan:?}");
     assert_eq!((plan.matches("SEARCH").count(), plan.contains("TEMP")), (2, false), "{plan}");
 }
+
+#[test]
+fn the_migration_of_results_loses_nothing_and_knows_every_key() {
+    let database = schema_before(16);
+    // The columns in the order of their table then; rows in another order than their ids.
+    let old = "INSERT INTO forwards VALUES
+                   ('fwd_2', 't', 'p', 'peer', 'agt', x'7b7d', 'a-key-that-is-longer-than-22-characters', 'forwarded',
+                    NULL, 1, 'cor', 'trace', 'via', '[7]', 1, 2, 3, 4, 5, NULL, 'run', 'remote', 'url', 'queued',
+                    x'5b5d', NULL, NULL),
+                   ('fwd_1', 't', 'p', 'peer', 'agt', x'7b7d', 'another-key-that-is-longer-than-22', 'unknown',
+                    'unknown', 0, 'cor', '', '', '[]', 0, 2, 3, NULL, 5, 6, NULL, NULL, NULL, NULL, NULL, NULL, 8);
+               INSERT INTO idempotency VALUES ('t', 'p', 'runs:forward', 'k', 'fwd_2', 9)";
+    database.execute_batch(old).expect("rows");
+    let columns = "forward_id, tenant_id, principal_id, peer_id, agent_id, request, downstream_key, state, outcome,
+        background, correlation_id, traceparent, via, attempts, attempts_total, created_at, updated_at, first_sent_at,
+        deadline_at, next_attempt_at, run_id, remote_run_id, remote_events_url, run_status, answer, error, not_before";
+    let before = rows(&database, &format!("SELECT rowid, {columns} FROM forwards ORDER BY rowid"));
+    migrate(&database, 16);
+    let columns = columns.replace("attempts,", "coalesce(attempts, '[]'),");
+    let columns = columns.replace("attempts_total", "coalesce(attempts_total, 0)");
+    let after = format!(
+        "SELECT forward_no, {columns} FROM forwards LEFT JOIN forward_results USING (forward_no) ORDER BY forward_no"
+    );
+    assert_eq!((before.len(), rows(&database, &after)), (2, before));
+    let keys = rows(&database, "SELECT key, forward_no, expires_at FROM idempotency");
+    let key = Value::Text("a-key-that-is-longer-t".to_owned());
+    assert_eq!(keys, [[key, Value::Integer(1), Value::Integer(9)]]);
+    // A key is searched for at every level, a forward by its number or its id.
+    let plan = |sql: &str| format!("{:?}", rows(&database, &format!("EXPLAIN QUERY PLAN {sql}")));
+    let by_key = plan("SELECT forward_no FROM idempotency WHERE key = 'k' AND expires_at > 2 LIMIT 1");
+    assert_eq!((by_key.matches("SEARCH").count(), by_key.contains("SCAN idem")), (3, false), "{by_key}");
+}

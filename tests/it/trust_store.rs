@@ -24,9 +24,9 @@ use crate::support::log::{beside, number};
 
 const DAY_MS: i64 = 86_400_000;
 /// Ten o'clock on some day.
-const MORNING_MS: i64 = 20_000 * DAY_MS + 10 * 3_600_000;
+pub(crate) const MORNING_MS: i64 = 20_000 * DAY_MS + 10 * 3_600_000;
 
-async fn open_at(directory: &Path, clock: &Clock) -> Store {
+pub(crate) async fn open_at(directory: &Path, clock: &Clock) -> Store {
     open(directory, clock, &Arc::new(Metrics::default())).await
 }
 
@@ -135,7 +135,7 @@ async fn a_nonce_is_taken_once_by_one_of_many_and_over_a_restart() {
     assert_eq!(number(&beside(directory.path()), "SELECT count(*) FROM nonces"), 0);
 }
 
-fn forward(id: &str) -> ForwardRecord {
+pub(crate) fn forward(id: &str) -> ForwardRecord {
     ForwardRecord {
         forward_id: ForwardId::parse(id).expect("a forward"),
         tenant: TenantId::parse("tnt").expect("a tenant"),
@@ -174,7 +174,7 @@ async fn reserve(store: &Store, id: &str, quotas: Quotas) -> Result<(), QuotaExc
     }
 }
 
-fn settlement(state: ForwardState, outcome: &'static str) -> Settlement {
+pub(crate) fn settlement(state: ForwardState, outcome: &'static str) -> Settlement {
     Settlement {
         state,
         outcome: Some(outcome),

@@ -99,7 +99,7 @@ async fn a_filter_that_finds_little_reads_on_page_by_page_and_loses_nothing() {
     // As two thousand tenants' forwards would lie there, each as the first one.
     let database = beside(&gateway.data_dir());
     let columns = "peer_id, agent_id, request, downstream_key, state, outcome, background, correlation_id,
-        traceparent, via, attempts, attempts_total, created_at, updated_at, first_sent_at, deadline_at";
+        traceparent, via, created_at, updated_at, first_sent_at, deadline_at";
     let copy = format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500)
          INSERT INTO forwards (forward_id, tenant_id, principal_id, {columns})
