@@ -7,7 +7,8 @@
 //! A key is known by the key that is sent downstream, a keyed hash of tenant, principal, operation and key: no two
 //! tenants, nor two principals, ever meet in one.
 //!
-//! Invariant: a key that is remembered lies in one level, and the view `idempotency` is all of them.
+//! Invariant: what was written of a key last lies in an earlier level than what was written before, and the levels are
+//! asked in their order. The view `idempotency` is all of them, for people.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -39,13 +40,15 @@ pub(super) fn find_by_key(
     now_ms: i64,
 ) -> Result<Option<ForwardRecord>, StoreError> {
     let sql = if mutant("older_keys_unread") {
-        "SELECT forward_no FROM idempotency_first WHERE key = ?1 AND expires_at > ?2"
+        "SELECT (SELECT forward_no FROM idempotency_first WHERE key = ?1 AND expires_at > ?2)"
     } else {
-        "SELECT forward_no FROM idempotency WHERE key = ?1 AND expires_at > ?2 LIMIT 1"
+        "SELECT coalesce((SELECT forward_no FROM idempotency_first WHERE key = ?1 AND expires_at > ?2),
+                         (SELECT forward_no FROM idempotency_second WHERE key = ?1 AND expires_at > ?2),
+                         (SELECT forward_no FROM idempotency_last WHERE key = ?1 AND expires_at > ?2))"
     };
     let mut statement = connection.prepare_cached(sql)?;
     let number: Option<i64> =
-        statement.query_row(params![short(downstream_key), now_ms], |row| row.get(0)).optional()?;
+        statement.query_row(params![short(downstream_key), now_ms], |row| row.get(0))?;
     let Some(number) = number else { return Ok(None) };
     let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE forward_no = ?1"))?;
     let forward = statement.query_row([number], decode).optional()?.transpose()?;
@@ -75,7 +78,7 @@ impl Unit<'_> {
         Ok(())
     }
 
-    /// Moves all of a level to the next, in its order. A key that stands there has run out.
+    /// Moves all of a level to the next, in its order, and over what was written there of the same keys before.
     fn empty_level(&self, level: usize) -> Result<(), StoreError> {
         let (from, to) = (LEVELS[level], LEVELS[level + 1]);
         let sql = format!(
@@ -84,15 +87,6 @@ impl Unit<'_> {
         );
         self.connection.prepare_cached(&sql)?.execute([])?;
         self.connection.prepare_cached(&format!("DELETE FROM {from}"))?.execute([])?;
-        Ok(())
-    }
-
-    /// The key leads nowhere any more.
-    pub(super) fn forget_key(&self, downstream_key: &str) -> Result<(), StoreError> {
-        for level in LEVELS {
-            let sql = format!("DELETE FROM {level} WHERE key = ?1");
-            self.connection.prepare_cached(&sql)?.execute([short(downstream_key)])?;
-        }
         Ok(())
     }
 

@@ -38,23 +38,18 @@ impl Unit<'_> {
         key_expires_at_ms: Option<i64>,
         quotas: Quotas,
     ) -> Result<Reserved, StoreError> {
-        let known = match key_expires_at_ms {
-            Some(_) => find_by_key(self.connection, &forward.downstream_key, self.now_ms)?,
-            None => None,
-        };
-        if let Some(known) = &known {
+        if key_expires_at_ms.is_some()
+            && let Some(known) = find_by_key(self.connection, &forward.downstream_key, self.now_ms)?
+        {
             if !known.means(&forward.request) {
                 return Ok(Reserved::KeyReused);
             }
             if !known.may_be_tried_again() {
-                return Ok(Reserved::Known(Box::new(known.clone())));
+                return Ok(Reserved::Known(Box::new(known)));
             }
         }
         if let Some(exceeded) = self.take_quotas(forward.tenant.as_str(), quotas)? {
             return Ok(Reserved::QuotaExceeded(exceeded));
-        }
-        if known.is_some() {
-            self.forget_key(&forward.downstream_key)?;
         }
         let number = self.insert_forward(forward)?;
         self.keep_key(&forward.downstream_key, number, key_expires_at_ms)?;
