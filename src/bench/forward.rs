@@ -23,7 +23,7 @@ const FORWARD: &str = "/v1/federation/runs:forward";
 pub struct ForwardPlan {
     /// Forwards in flight.
     pub in_flight: usize,
-    /// Events of each run.
+    /// Events of each run; 0: it goes on.
     pub events: u64,
     /// Each run is read to its end before the next one is created.
     pub follow: bool,
@@ -52,6 +52,10 @@ pub(super) async fn run(
     course: &Arc<Course>,
     progress: Progress,
 ) -> Result<Report, BenchError> {
+    if plan.follow && plan.events == 0 {
+        let told = "--follow reads each run to its end: it wants --events of 1 or more";
+        return Err(BenchError::Setup(told.to_owned()));
+    }
     let pace = Arc::new(Pace::new(common.rate, &course.over));
     let mut workers = Vec::new();
     for _ in 0..plan.in_flight {

@@ -37,7 +37,7 @@ pub(super) struct Origin {
 /// How a run goes.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
-    /// Events, of which the last one ends the run.
+    /// Events, of which the last one ends the run; 0: it goes on and has none.
     pub(super) events: u64,
     /// Events per second; none: as fast as they are taken.
     pub(super) rate: Option<f64>,
@@ -203,6 +203,9 @@ impl Desk {
     async fn stream(&self, stream: &mut TcpStream, run: &Run, after: u64) -> io::Result<()> {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).await?;
+        if run.script.events == 0 {
+            return wire::read(stream, |_| ()).await; // until whoever reads has gone
+        }
         let (tick, last) = (self.mould.shape(&run.id, run.number), self.mould.last(&run.id, run.number));
         let gone = CancellationToken::new();
         let _gone = gone.clone().drop_guard();

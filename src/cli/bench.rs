@@ -83,8 +83,8 @@ enum WorkloadArgs {
         /// Forwards in flight
         #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=10_000))]
         in_flight: u32,
-        /// Events of each run
-        #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        /// Events of each run; 0: it goes on and says nothing, so that forwards alone are measured
+        #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(0..=100_000))]
         events: u64,
         /// Follow each run to its end before the next one is created
         #[arg(long)]

@@ -58,6 +58,8 @@ async fn forwards_and_their_streams_are_held_against_the_orchestrator() {
     let created = bench(&["forward", "--in-flight", "4", "--count", "12", "--events", "3"]).await;
     assert_eq!(created["verified"], 12);
     assert!(metric(&created, "create_ms_p50") > 0.0);
+    let going_on = bench(&["forward", "--in-flight", "4", "--count", "12", "--events", "0"]).await;
+    assert_eq!(going_on["verified"], 12);
     let follow = ["forward", "--in-flight", "2", "--count", "6", "--events", "5", "--follow", "--hops", "2"];
     let followed = bench(&follow).await;
     assert_eq!((&followed["verified"], &followed["parameters"]["spawned_gateways"]), (&json!(36), &json!(2)));
@@ -265,6 +267,9 @@ async fn what_cannot_be_measured_says_why() {
     let (code, _, err) = causeway_says(&["bench", "forward", "--url", "http://127.0.0.1:1"]).await;
     assert_eq!(code, 2);
     assert!(err.contains("--to"), "{err}");
+    let (code, _, err) = causeway_says(&["bench", "forward", "--events", "0", "--follow"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("--events of 1 or more"), "{err}");
     let nowhere = ["bench", "idle", "--dir", "/no/such/place"];
     let (code, _, err) = causeway_says(&nowhere).await;
     assert_eq!(code, 1);
