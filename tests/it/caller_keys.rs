@@ -45,7 +45,7 @@ fn levels(database: &Connection) -> [i64; 3] {
         .map(|level| number(database, &format!("SELECT count(*) FROM idempotency_{level}")))
 }
 
-//
+// F2, A-22
 #[tokio::test]
 async fn a_key_leads_to_its_forward_at_every_level_and_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -243,6 +243,38 @@ async fn a_run_that_never_started_is_given_back_once_to_the_day_it_was_asked_for
     assert_eq!((of_day(20_000), of_day(20_001)), (1, 1));
 }
 
+fn attempt(outcome: AttemptOutcome, upstream_status: Option<u16>) -> AttemptRecord {
+    AttemptRecord {
+        attempt: 1,
+        started_at_ms: 0,
+        finished_at_ms: 0,
+        outcome,
+        reason: String::new(),
+        upstream_status,
+    }
+}
+
+// A repeated key makes a forward due no sooner than a second after its last attempt: the row must say when that was.
+#[tokio::test]
+async fn an_attempt_that_is_kept_is_counted_and_dates_its_forward() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let clock = Clock::manual(MORNING_MS);
+    let store = open_at(directory.path(), &clock).await;
+    let made = forward("a");
+    reserve(&store, "a", Quotas::default()).await.expect("reserved");
+    for nth in 1..=2 {
+        clock.advance(std::time::Duration::from_secs(5));
+        let failed = attempt(AttemptOutcome::Unknown, None);
+        store.save_attempt(&made.forward_id, failed).await.expect("kept");
+        let found = store.find_forward(&made.tenant, &made.forward_id).await.expect("an answer");
+        let found = found.expect("a forward");
+        assert_eq!((found.attempts_total, found.attempts.len() as u64), (nth, nth));
+        assert_eq!(found.attempts.last().expect("an attempt").attempt, nth);
+        assert_eq!(found.updated_at_ms, MORNING_MS + 5000 * nth as i64);
+    }
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_run_counts_once_while_it_is_a_forward_and_while_it_is_followed() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -250,14 +282,7 @@ async fn a_run_counts_once_while_it_is_a_forward_and_while_it_is_followed() {
     let three = Quotas { concurrent_runs: 3, ..Quotas::default() };
     reserve(&store, "a", three).await.expect("the first");
     reserve(&store, "b", three).await.expect("the second");
-    let attempt = AttemptRecord {
-        attempt: 1,
-        started_at_ms: 0,
-        finished_at_ms: 0,
-        outcome: AttemptOutcome::Forwarded,
-        reason: String::new(),
-        upstream_status: Some(201),
-    };
+    let attempt = attempt(AttemptOutcome::Forwarded, Some(201));
     let run = ForwardedRun {
         remote_run_id: RunId::parse("run_a").expect("a run"),
         events_path: "/e".to_owned(),
