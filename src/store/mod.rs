@@ -58,7 +58,7 @@ pub use self::forwards::{AttemptRecord, ForwardRecord, ForwardedRun, Reserved, S
 pub use self::page::{EventRow, PageRange};
 pub use self::peer_entries::PeerEntry;
 pub use self::quotas::{QuotaExceeded, Quotas};
-pub use self::readers::Reading;
+pub use self::readers::Pages;
 pub use self::runs::RunRecord;
 pub use self::settle::FreshRun;
 pub use self::tokens::TokenRecord;

@@ -8,7 +8,7 @@ use super::Store;
 use super::error::StoreError;
 use super::event_log::DERIVED;
 use super::position::{described, position_at, sequence_at};
-use super::readers::Reading;
+use super::readers::{Pages, Rest};
 use crate::domain::cursor::Cursor;
 use crate::domain::event::Sequence;
 use crate::domain::stream::StreamNo;
@@ -41,17 +41,26 @@ pub struct PageRange {
 }
 
 impl Store {
-    /// As [`Store::read_events`], but now, before anybody waits for it; `None` while every reader is busy.
-    pub fn start_reading<T: Send + 'static>(
+    /// As [`Store::read_events`], but page after page up to the end of `range`, each made of what `next` makes of the
+    /// one before, from now on and until `places` of them wait to be taken; `None` while every reader is busy. Whoever
+    /// waits for a reader meanwhile gets this one, so that it may stop after any page.
+    pub fn read_ahead<T: Send + 'static>(
         &self,
         stream_no: StreamNo,
-        range: PageRange,
-        mut made: T,
+        mut range: PageRange,
+        places: usize,
+        (mut made, mut next): (T, impl FnMut(&T) -> T + Send + 'static),
         mut visit: impl FnMut(&mut T, EventRow<'_>) + Send + 'static,
-    ) -> Option<Reading<(T, Option<Sequence>)>> {
-        self.readers.start(move |connection| {
+    ) -> Option<Pages<(T, Option<Sequence>)>> {
+        self.readers.start(places, move |connection| {
             let last = read_page(connection, stream_no, range, &mut |row| visit(&mut made, row))?;
-            Ok((made, last))
+            let next = next(&made);
+            let page = (std::mem::replace(&mut made, next), last);
+            let Some(last) = last.filter(|last| last.cursor() < range.to) else {
+                return Ok((page, Rest::Nothing));
+            };
+            range.after = last.cursor();
+            Ok((page, Rest::More))
         })
     }
 }

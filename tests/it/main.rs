@@ -27,6 +27,7 @@ mod log_model;
 mod matrix;
 mod migrations;
 mod operation;
+mod pages;
 mod peers_file;
 mod pressure;
 mod profile;
