@@ -10,7 +10,7 @@
 //! outbound                  the client: reqwest
 //! store | protocol          SQL | the wire
 //! domain                    pure values and decisions
-//! clock | entropy | metrics | tasks
+//! clock | entropy | metrics | seldom | tasks
 //! failpoint | mutants       faults on demand, for tests; nothing in a release
 //! ```
 //!
@@ -58,6 +58,7 @@ pub mod metrics;
 pub mod mutants;
 pub mod outbound;
 pub mod protocol;
+pub mod seldom;
 pub mod services;
 pub mod store;
 pub mod tasks;

@@ -11,6 +11,7 @@ mod ingest;
 mod introductions;
 mod layers;
 mod monitoring;
+mod networks;
 pub mod openapi;
 mod operators;
 mod ops;

@@ -1,10 +1,10 @@
 //! The accept loop: our own, because the framework's has no timeout on a request's head, no cap on
 //! connections, no bound on a client that stops reading, and no way to cut a peer off.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,28 +13,29 @@ use axum::http::StatusCode;
 use axum::http::header::ALLOW;
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
-use futures_util::future::{BoxFuture, Map};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
+use futures_util::future::Map;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::guard::Guarded;
+use super::networks::{NetworkPlace, Networks};
 use super::options::ServerOptions;
 use super::ports::{Port, Ports};
 use crate::clock::Clock;
 use crate::metrics::{Metrics, Reason};
+use crate::seldom::Seldom;
 use crate::services::identity::{Arrival, Door};
 use crate::services::peers::Peers;
-use crate::services::rates::RateKey;
 use crate::tasks::Tasks;
 use crate::tls::{self, Authority, HandshakeError};
 
@@ -108,6 +109,7 @@ pub async fn serve(
         networks: Networks::new(house.options.max_connections_per_network),
         house: house.clone(),
         places: Arc::new(Semaphore::new(house.options.max_connections)),
+        connections: TaskTracker::new(),
     });
     let drained = CancellationToken::new();
     let address = match &house.ports {
@@ -162,11 +164,12 @@ struct Acceptor {
     networks: Networks,
     house: House,
     places: Arc<Semaphore>,
+    /// Those that are served.
+    connections: TaskTracker,
 }
 
 impl Acceptor {
     async fn run(self: Arc<Self>, mut listener: impl Port, drained: CancellationToken) {
-        let graceful = Arc::new(Mutex::new(Some(GracefulShutdown::new())));
         let draining = self.house.tasks.draining().clone();
         loop {
             // At the cap no further connection is accepted until one closes.
@@ -190,13 +193,11 @@ impl Acceptor {
                     continue;
                 }
             };
-            self.take_in(stream, address.ip(), place, &graceful);
+            self.take_in(stream, address.ip(), place);
         }
         drop(listener);
-        let graceful = graceful.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(graceful) = graceful {
-            graceful.shutdown().await;
-        }
+        self.connections.close();
+        self.connections.wait().await;
         drained.cancel();
     }
 
@@ -206,17 +207,16 @@ impl Acceptor {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: IpAddr,
         place: OwnedSemaphorePermit,
-        graceful: &Arc<Mutex<Option<GracefulShutdown>>>,
     ) {
         let address = address.to_canonical();
         let Some(network) = self.admit_network(address) else {
             self.house.metrics.connections_refused.inc();
             return;
         };
-        let (this, graceful) = (Arc::clone(self), Arc::clone(graceful));
+        let this = Arc::clone(self);
         self.house.tasks.spawn(async move {
             this.house.metrics.connections_open.inc();
-            this.connection(stream, address, &graceful).await;
+            this.connection(stream, address).await;
             this.house.metrics.connections_open.dec();
             drop((place, network));
         });
@@ -240,14 +240,13 @@ impl Acceptor {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         address: IpAddr,
-        graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
         let guarded = Guarded::new(stream, self.house.options.write_stall);
         let arrival = Arrival { door: self.entrance.door, address: Some(address), certificate: None };
         match self.entrance.tls.clone() {
-            None => self.serve(guarded, Protocol::Http1, (arrival, None), graceful).await,
+            None => self.serve(guarded, Protocol::Http1, (arrival, None)).await,
             // Apart, so that a connection without TLS does not carry the room for it.
-            Some(config) => Box::pin(self.secured(guarded, config, (arrival, address), graceful)).await,
+            Some(config) => Box::pin(self.secured(guarded, config, (arrival, address))).await,
         }
     }
 
@@ -256,7 +255,6 @@ impl Acceptor {
         stream: Guarded<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
         config: Arc<ServerConfig>,
         (mut arrival, address): (Arrival, IpAddr),
-        graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
         let stopping = self.house.tasks.stopping();
         let shaken = tokio::select! {
@@ -283,7 +281,7 @@ impl Acceptor {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        self.serve(stream, protocol, (arrival, gone), graceful).await;
+        self.serve(stream, protocol, (arrival, gone)).await;
     }
 
     fn refused(&self, error: &HandshakeError, address: IpAddr) {
@@ -297,38 +295,84 @@ impl Acceptor {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         protocol: Protocol,
         (arrival, gone): (Arrival, Option<CancellationToken>),
-        graceful: &Mutex<Option<GracefulShutdown>>,
     ) {
+        let _served = self.connections.token();
+        let (draining, stopping) = (self.house.tasks.draining(), self.house.tasks.stopping());
+        if draining.is_cancelled() {
+            return; // nobody waits for it any more
+        }
+        let calls = Calls { draining: Some(draining.clone()), stopping: stopping.clone(), gone };
         let service = Entering { router: self.router.clone(), arrival: Arc::new(arrival) };
-        let watcher = {
-            let graceful = graceful.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(graceful) = graceful.as_ref() else { return };
-            graceful.watcher()
-        };
         let io = TokioIo::new(stream);
-        let connection: BoxFuture<'static, hyper::Result<()>> = match protocol {
+        match protocol {
             Protocol::Http1 => {
-                Box::pin(watcher.watch(http1_builder(&self.house).serve_connection(io, service)))
+                attend(Box::pin(http1_builder(&self.house).serve_connection(io, service)), calls).await;
             }
-            Protocol::Http2 => Box::pin(watcher.watch(http2_builder().serve_connection(io, service))),
-        };
-        // Looked at only when they are woken, not with every wake-up of the connection.
-        let mut ends: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
-        ends.push(Box::pin(self.house.tasks.stopping().clone().cancelled_owned()));
-        // Its streams hear why before the connection goes.
-        ends.extend(gone.map(|gone| Box::pin(cut_off(gone)) as BoxFuture<'static, ()>));
-        tokio::select! {
-            biased;
-            // How a client ends its connection is its own affair.
-            _ = connection => {}
-            _ = ends.next() => {}
+            Protocol::Http2 => {
+                attend(Box::pin(http2_builder().serve_connection(io, service)), calls).await;
+            }
         }
     }
 }
 
+/// What a connection is called by, other than its bytes.
+#[derive(Clone)]
+struct Calls {
+    /// Until it is told to finish.
+    draining: Option<CancellationToken>,
+    stopping: CancellationToken,
+    /// Its peer is cut off.
+    gone: Option<CancellationToken>,
+}
+
+enum Call {
+    /// To end at its next boundary.
+    Finish,
+    /// To end at once.
+    Leave,
+}
+
+impl Calls {
+    async fn next(self) -> Call {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Call::Leave,
+            // Its streams hear why before the connection goes.
+            () = cut_off(self.gone.as_ref()) => Call::Leave,
+            () = cancelled(self.draining.as_ref()) => Call::Finish,
+        }
+    }
+}
+
+/// Sees a connection to its end: its own, or the one it is called to.
+async fn attend(mut connection: Pin<Box<impl GracefulConnection>>, mut calls: Calls) {
+    let mut call = Seldom::new(Box::pin(calls.clone().next()));
+    loop {
+        tokio::select! {
+            biased;
+            // How a client ends its connection is its own affair.
+            _ = &mut connection => return,
+            call = &mut call => match call {
+                Call::Finish => connection.as_mut().graceful_shutdown(),
+                Call::Leave => return,
+            },
+        }
+        calls.draining = None;
+        call = Seldom::new(Box::pin(calls.clone().next()));
+    }
+}
+
+/// Waits for a token, or for ever.
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A moment after a peer was cut off, so that its open streams can say so.
-async fn cut_off(gone: CancellationToken) {
-    gone.cancelled().await;
+async fn cut_off(gone: Option<&CancellationToken>) {
+    cancelled(gone).await;
     tokio::time::sleep(Duration::from_millis(250)).await;
 }
 
@@ -391,48 +435,6 @@ fn without_methods(answer: Entered) -> Entered {
         }
         response
     })
-}
-
-/// Open connections by network.
-#[derive(Clone)]
-struct Networks {
-    most: usize,
-    open: Arc<Mutex<HashMap<RateKey, usize>>>,
-}
-
-/// One connection of a network; dropping it gives the place back.
-struct NetworkPlace {
-    networks: Networks,
-    key: RateKey,
-}
-
-impl Networks {
-    fn new(most: usize) -> Self {
-        Networks { most, open: Arc::default() }
-    }
-
-    fn enter(&self, address: IpAddr) -> Option<NetworkPlace> {
-        let key = RateKey::address(address);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(key.clone()).or_default();
-        if *count >= self.most {
-            return None;
-        }
-        *count += 1;
-        Some(NetworkPlace { networks: self.clone(), key })
-    }
-}
-
-impl Drop for NetworkPlace {
-    fn drop(&mut self) {
-        let mut open = self.networks.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.key);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

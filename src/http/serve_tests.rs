@@ -12,7 +12,6 @@ use crate::http::options::TlsMode;
 struct Lobby {
     acceptor: Arc<Acceptor>,
     listener: TcpListener,
-    graceful: Arc<Mutex<Option<GracefulShutdown>>>,
 }
 
 impl Lobby {
@@ -25,9 +24,10 @@ impl Lobby {
         let house = House { options, metrics, clock: Clock::system(), tasks, ports: Ports::System };
         let router = Router::new().route("/", get(async || "welcome"));
         let entrance = Entrance::plain(door);
-        let acceptor = Arc::new(Acceptor { router, entrance, networks, house, places });
+        let connections = TaskTracker::new();
+        let acceptor = Arc::new(Acceptor { router, entrance, networks, house, places, connections });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        Lobby { acceptor, listener, graceful: Arc::new(Mutex::new(Some(GracefulShutdown::new()))) }
+        Lobby { acceptor, listener }
     }
 
     /// A connection that seems to come from `address`.
@@ -36,7 +36,7 @@ impl Lobby {
         let (client, accepted) = tokio::join!(TcpStream::connect(to), self.listener.accept());
         let place = Arc::clone(&self.acceptor.places).acquire_owned().await.expect("a place");
         let (stream, _) = accepted.expect("a connection");
-        self.acceptor.take_in(stream, address.parse().expect("an address"), place, &self.graceful);
+        self.acceptor.take_in(stream, address.parse().expect("an address"), place);
         client.expect("a connection")
     }
 

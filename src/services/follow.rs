@@ -9,14 +9,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::frames::{Encoder, Format, gap_body};
 use super::hub::{Hub, Watch};
@@ -34,6 +34,7 @@ use crate::mutants::mutant;
 use crate::protocol::error_code::ErrorCode;
 use crate::protocol::problem::Problem;
 use crate::protocol::sse::{self, Control};
+use crate::seldom::Seldom;
 use crate::store::{RunRecord, Store};
 use crate::tasks::Tasks;
 
@@ -127,7 +128,14 @@ impl Follow {
         let beat_at = Instant::now() + self.options.heartbeat;
         let ended =
             if mutant("revocation_keeps_streams") { Default::default() } else { caller.ended.clone() };
-        let ends = [self.draining.clone(), ended.clone()];
+        let (draining, revoked) = (self.draining.clone(), ended.clone());
+        let over = async move {
+            tokio::select! {
+                biased;
+                () = draining.cancelled() => {}
+                () = revoked.cancelled() => {}
+            }
+        };
         let encoder = Encoder::new(request.format, &home).renaming(caller.renaming());
         let flow = EventFlow {
             store: Arc::clone(&self.store),
@@ -143,8 +151,8 @@ impl Follow {
             hold,
             heartbeat: self.options.heartbeat,
             beat_at,
-            alarm: Box::pin(sleep_until(beat_at)),
-            ends: ends.map(CancellationToken::cancelled_owned).into_iter().collect(),
+            calls: Seldom::new(Calls { over: Box::pin(over), alarm: Box::pin(sleep_until(beat_at)) }),
+            alarm_at: Some(beat_at),
             retry: self.options.retry.mul_f64(0.5 + self.entropy.fraction()),
             first: true,
             caught_up: false,
@@ -211,11 +219,10 @@ pub struct EventFlow {
     hold: Duration,
     heartbeat: Duration,
     beat_at: Instant,
-    /// Rings no later than something is due. One that rings too early is wound up again, which costs less
-    /// than a new one with every event.
-    alarm: Pin<Box<Sleep>>,
-    /// Draining, and the end of the caller's right: looked at only when they are woken.
-    ends: FuturesUnordered<WaitForCancellationFutureOwned>,
+    /// Whatever is not the stream.
+    calls: Seldom<Calls>,
+    /// When the alarm rings, unless it has.
+    alarm_at: Option<Instant>,
     retry: Duration,
     first: bool,
     caught_up: bool,
@@ -225,6 +232,31 @@ pub struct EventFlow {
     ended: CancellationToken,
     /// When that happens by itself.
     until_ms: Option<i64>,
+}
+
+/// What a follower is called by, other than its stream.
+struct Calls {
+    /// Draining, or the end of the caller's right.
+    over: BoxFuture<'static, ()>,
+    /// Rings no later than something is due. One that rings too early is wound up again, which costs less
+    /// than a new one with every event.
+    alarm: Pin<Box<Sleep>>,
+}
+
+enum Call {
+    Over,
+    Alarm,
+}
+
+impl Future for Calls {
+    type Output = Call;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Call> {
+        if self.over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Call::Over);
+        }
+        self.alarm.as_mut().poll(context).map(|()| Call::Alarm)
+    }
 }
 
 impl EventFlow {
@@ -272,7 +304,9 @@ impl EventFlow {
     /// The last frame of a caller whose credential holds no more: it hears so, and nothing else.
     fn credential_frame(&mut self) -> Option<Bytes> {
         let is_over = self.until_ms.is_some_and(|until_ms| self.clock.now_ms() >= until_ms);
-        if !is_over && !self.ended.is_cancelled() {
+        // Whoever revokes it rings.
+        let is_revoked = self.calls.is_rung() && self.ended.is_cancelled();
+        if !is_over && !is_revoked {
             return None;
         }
         self.done = true;
@@ -284,21 +318,27 @@ impl EventFlow {
 
     /// Waits for the stream to move, a hole to be given up, or the heartbeat, which it answers.
     async fn wait(&mut self, hold_ms: Option<i64>) -> Option<Bytes> {
-        let now = Instant::now();
-        let hold = hold_ms.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
-        let over = self.until_ms.map(|until_ms| now + left(until_ms, self.clock.now_ms()));
-        let wake_at = [hold, over].into_iter().flatten().fold(self.beat_at, Instant::min);
-        if self.alarm.is_elapsed() || self.alarm.deadline() > wake_at {
-            self.alarm.as_mut().reset(wake_at);
+        let hold = hold_ms.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
+        let over = self.until_ms.map(|until_ms| left(until_ms, self.clock.now_ms()));
+        let soon = [hold, over].into_iter().flatten().min().map(|wait| Instant::now() + wait);
+        let wake_at = soon.map_or(self.beat_at, |soon| soon.min(self.beat_at));
+        if self.alarm_at.is_none_or(|at| at > wake_at) {
+            self.calls.get_mut().alarm.as_mut().reset(wake_at);
+            self.alarm_at = Some(wake_at);
         }
         tokio::select! {
             biased;
-            _ = self.ends.next() => {
-                self.done = self.draining.is_cancelled();
-                None
-            }
+            call = &mut self.calls => match call {
+                Call::Over => {
+                    self.done = self.draining.is_cancelled();
+                    None
+                }
+                Call::Alarm => {
+                    self.alarm_at = None;
+                    (Instant::now() >= self.beat_at).then(|| self.encoder.heartbeat())
+                }
+            },
             () = self.watch.moved() => None,
-            () = self.alarm.as_mut() => (Instant::now() >= self.beat_at).then(|| self.encoder.heartbeat()),
         }
     }
 

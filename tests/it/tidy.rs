@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// What lies below names nothing of what lies above. Names on one line are siblings.
 const LAYERS: [&[&str]; 9] = [
     &["failpoint", "mutants"],
-    &["clock", "entropy", "metrics", "tasks"],
+    &["clock", "entropy", "metrics", "seldom", "tasks"],
     &["domain"],
     &["store", "protocol", "tls", "keyring"],
     &["outbound"],
