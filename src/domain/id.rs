@@ -16,7 +16,9 @@ pub struct InvalidId;
 
 /// True when `text` may serve as an id.
 pub fn is_id(text: &str) -> bool {
-    (1..=MAX_ID_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+    // Without a branch for each byte, so that the compiler compares many at once.
+    let is_visible = |text: &str| text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    (1..=MAX_ID_BYTES).contains(&text.len()) && is_visible(text)
 }
 
 macro_rules! ids {
@@ -29,6 +31,14 @@ macro_rules! ids {
             /// Checks `text` and keeps it.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
                 if is_id(text) { Ok(Self(Arc::from(text))) } else { Err(InvalidId) }
+            }
+
+            /// As `parse`, but an id that is the same as the last one shares its memory.
+            pub fn parse_after(last: &mut Option<Self>, text: &str) -> Result<Self, InvalidId> {
+                match last {
+                    Some(last) if last.as_str() == text => Ok(last.clone()),
+                    _ => Ok(last.insert(Self::parse(text)?).clone()),
+                }
             }
 
             /// The id as text.

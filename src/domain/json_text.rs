@@ -39,7 +39,7 @@ pub enum JsonTextErrorKind {
 }
 
 /// A JSON text in normal form, and where its members lie, if it is an object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub struct Normal {
     /// The text.
     pub text: Vec<u8>,
@@ -47,6 +47,8 @@ pub struct Normal {
     pub members: Vec<Member>,
     /// How deep arrays and objects are nested in it.
     pub depth: usize,
+    /// Room for what is open during a walk.
+    closers: Vec<u8>,
 }
 
 /// A member of an object: where its name (with the quotes) and its value lie in the text.
@@ -74,6 +76,8 @@ struct Scanner<'a> {
     members: Vec<Member>,
     /// The member at whose value the walk is, of the object at each depth.
     open: [Option<usize>; MEMBERS_DEPTH],
+    /// How the arrays and objects end in which the walk is.
+    closers: Vec<u8>,
     depth: usize,
 }
 
@@ -106,28 +110,36 @@ pub fn normalise_into(output: &mut Vec<u8>, input: &[u8], max_depth: usize) -> R
     scanned
 }
 
-/// [`normalise`], in the same walk saying where the members of an object lie, and those of the objects in it.
-///
-/// # Errors
-///
-/// As [`normalise`].
-pub fn normalise_members(input: &[u8], max_depth: usize) -> Result<Normal, JsonTextError> {
-    let mut text = Vec::with_capacity(input.len());
-    let mut scanner = Scanner::new(input, &mut text, MEMBERS_DEPTH);
-    scanner.document(max_depth)?;
-    scanner.replace_since(input.len(), b"");
-    let (members, depth) = (scanner.members, scanner.depth);
-    Ok(Normal { text, members, depth })
+impl Normal {
+    /// Becomes the normal form of another text ([`normalise`]), in the memory that it has, and says in the same walk
+    /// where the members of an object lie, and those of the objects in it. An error leaves it with no meaning.
+    ///
+    /// # Errors
+    ///
+    /// As [`normalise`].
+    pub fn read(&mut self, input: &[u8], max_depth: usize) -> Result<(), JsonTextError> {
+        self.text.clear();
+        self.text.reserve(input.len());
+        let mut scanner = Scanner::new(input, &mut self.text, MEMBERS_DEPTH);
+        scanner.members = std::mem::take(&mut self.members);
+        scanner.closers = std::mem::take(&mut self.closers);
+        scanner.members.clear();
+        scanner.closers.clear();
+        let scanned = scanner.document(max_depth);
+        scanner.replace_since(input.len(), b"");
+        let Scanner { members, closers, depth, .. } = scanner;
+        (self.members, self.closers, self.depth) = (members, closers, depth);
+        scanned
+    }
 }
 
 impl<'a> Scanner<'a> {
     fn new(input: &'a [u8], output: &'a mut Vec<u8>, members_depth: usize) -> Self {
-        let (members, open) = (Vec::with_capacity(8 * members_depth), [None; MEMBERS_DEPTH]);
-        Scanner { input, at: 0, output, copied: 0, members_depth, members, open, depth: 0 }
+        let (members, closers, open) = (Vec::new(), Vec::new(), [None; MEMBERS_DEPTH]);
+        Scanner { input, at: 0, output, copied: 0, members_depth, members, open, closers, depth: 0 }
     }
 
     fn document(&mut self, max_depth: usize) -> Result<(), JsonTextError> {
-        let mut closers = Vec::new();
         loop {
             self.whitespace();
             let closer = match self.peek() {
@@ -136,75 +148,76 @@ impl<'a> Scanner<'a> {
                 _ => None,
             };
             match closer {
-                Some(_) if closers.len() >= max_depth => return self.fail(JsonTextErrorKind::TooDeep),
+                Some(_) if self.closers.len() >= max_depth => return self.fail(JsonTextErrorKind::TooDeep),
                 Some(closer) => {
                     self.at += 1;
-                    closers.push(closer);
-                    self.depth = self.depth.max(closers.len());
-                    self.now_at(&closers, None);
+                    self.closers.push(closer);
+                    self.depth = self.depth.max(self.closers.len());
+                    self.now_at(None);
                     self.whitespace();
                     if self.peek() != Some(closer) {
-                        self.key_before_value(&closers)?;
+                        self.key_before_value()?;
                         continue;
                     }
                 }
                 None => self.scalar()?,
             }
-            if !self.next_value(&mut closers)? {
+            if !self.next_value()? {
                 return Ok(());
             }
         }
     }
 
     /// After a value: closes what ends here, and says whether another value follows.
-    fn next_value(&mut self, closers: &mut Vec<u8>) -> Result<bool, JsonTextError> {
+    fn next_value(&mut self) -> Result<bool, JsonTextError> {
         loop {
             self.whitespace();
             let place = self.place();
-            if let Some(member) = self.member_at(closers) {
+            if let Some(member) = self.open_member() {
                 member.value.end = place;
             }
-            match (self.peek(), closers.last()) {
+            match (self.peek(), self.closers.last()) {
                 (None, None) => return Ok(false),
                 (Some(_), None) => return self.fail(JsonTextErrorKind::TrailingBytes),
                 (Some(b','), Some(_)) => {
                     self.at += 1;
-                    return self.key_before_value(closers).map(|()| true);
+                    return self.key_before_value().map(|()| true);
                 }
                 (_, Some(&closer)) => {
                     self.expect(closer)?;
-                    closers.pop();
+                    self.closers.pop();
                 }
             }
         }
     }
 
     /// In an object, reads the key and the colon.
-    fn key_before_value(&mut self, closers: &[u8]) -> Result<(), JsonTextError> {
-        if closers.last() == Some(&b'}') {
+    fn key_before_value(&mut self) -> Result<(), JsonTextError> {
+        if self.closers.last() == Some(&b'}') {
             self.whitespace();
             let begin = self.place();
             self.string()?;
             let end = self.place();
             self.whitespace();
             self.expect(b':')?;
-            if closers.len() <= self.members_depth {
-                self.now_at(closers, Some(self.members.len()));
+            let depth = self.closers.len();
+            if depth <= self.members_depth {
+                self.now_at(Some(self.members.len()));
                 let value = self.place()..self.place();
-                self.members.push(Member { depth: closers.len(), name: begin..end, value });
+                self.members.push(Member { depth, name: begin..end, value });
             }
         }
         Ok(())
     }
 
     /// The member at whose value the walk is, if it is one that is written down.
-    fn member_at(&mut self, closers: &[u8]) -> Option<&mut Member> {
-        let open = self.open.get(closers.len().checked_sub(1)?)?;
+    fn open_member(&mut self) -> Option<&mut Member> {
+        let open = self.open.get(self.closers.len().checked_sub(1)?)?;
         self.members.get_mut((*open)?)
     }
 
-    fn now_at(&mut self, closers: &[u8], member: Option<usize>) {
-        let level = closers.len().checked_sub(1);
+    fn now_at(&mut self, member: Option<usize>) {
+        let level = self.closers.len().checked_sub(1);
         if let Some(open) = level.and_then(|level| self.open.get_mut(level)) {
             *open = member;
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::identity::Caller;
@@ -29,6 +29,15 @@ pub struct IngestBody<'a> {
     pub claimed_tenant: Option<String>,
     /// The entries, each still text; a line that is no JSON is an error of its own.
     pub entries: Vec<Result<&'a RawValue, String>>,
+}
+
+/// What nearly every body is, in one walk over it.
+#[derive(Deserialize)]
+struct Plain<'a> {
+    #[serde(borrow)]
+    auth: Option<&'a RawValue>,
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
 }
 
 /// What became of a request.
@@ -66,14 +75,18 @@ pub struct EntryResult {
 /// Takes apart a JSON body in any of the three AgentOS shapes. Only as deep as the list of entries: each of
 /// them is checked by itself, so that a bad one spoils nothing else.
 pub fn parse_json(body: &[u8]) -> Result<IngestBody<'_>, Problem> {
-    let root = Fields::of_body(body)?;
-    let claimed_tenant = match root.find_object("auth")? {
-        Some(auth) => auth.find_string("tenant_id")?,
-        None => None,
+    let (auth, events) = match serde_json::from_slice(body) {
+        Ok(Plain { auth, events }) => (auth, events),
+        // It may still be good, with a field twice; and if not, the error names the field.
+        Err(_) => {
+            let root = Fields::of_body(body)?;
+            (root.find("auth"), root.list("events")?)
+        }
     };
-    let entries = root.list("events")?;
-    check_count(entries.len())?;
-    Ok(IngestBody { claimed_tenant, entries: entries.into_iter().map(Ok).collect() })
+    let auth = auth.map(|auth| Fields::of("auth".to_owned(), auth)).transpose()?;
+    let claimed_tenant = auth.map_or(Ok(None), |auth| auth.find_string("tenant_id"))?;
+    check_count(events.len())?;
+    Ok(IngestBody { claimed_tenant, entries: events.into_iter().map(Ok).collect() })
 }
 
 /// Takes apart a body of one JSON text per line; empty lines are skipped.
@@ -130,9 +143,9 @@ impl Ingest {
         let mut batch: Vec<BatchEntry> = Vec::with_capacity(body.entries.len());
         let mut places: Vec<Place> = Vec::with_capacity(body.entries.len());
         let mut first = HashMap::with_capacity(body.entries.len());
+        let mut envelopes = envelope::Reader::new(&self.terminal);
         for raw in body.entries {
-            let entry =
-                raw.map_err(not_json).and_then(|raw| envelope::parse(raw.get().as_bytes(), &self.terminal));
+            let entry = raw.map_err(not_json).and_then(|raw| envelopes.read(raw.get().as_bytes()));
             let mut parsed = match entry {
                 Ok(parsed) => parsed,
                 Err(invalid) => {

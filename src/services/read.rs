@@ -301,6 +301,7 @@ impl Visitor<'_> {
         progress: &mut Progress,
     ) -> (ReaderBatch, Option<VisitEnd>) {
         let mut batch = ReaderBatch::default();
+        let mut envelopes = envelope::Reader::new(self.terminal);
         let mut end = None;
         for frame in frames {
             let frame = match frame {
@@ -319,7 +320,7 @@ impl Visitor<'_> {
                 }
                 Some("stream_error") if self.peer.is_gateway() => end = Some(stream_error(&frame.data)),
                 _ if is_done_marker(&frame.data) => {}
-                _ => match self.event(&frame) {
+                _ => match self.event(&mut envelopes, &frame) {
                     Ok(event) => {
                         progress.seen = progress.seen.max(event.sequence.map_or(0, Sequence::get));
                         batch.events.push(event);
@@ -335,8 +336,8 @@ impl Visitor<'_> {
     }
 
     /// A frame as an event of this run, or why it is none.
-    fn event(&self, frame: &Frame) -> Result<NewEvent, String> {
-        let parsed = envelope::parse(frame.data.as_bytes(), self.terminal);
+    fn event(&self, envelopes: &mut envelope::Reader<'_>, frame: &Frame) -> Result<NewEvent, String> {
+        let parsed = envelopes.read(frame.data.as_bytes());
         let mut parsed = parsed.map_err(|invalid| invalid.reason)?;
         if !parsed.translate(self.peer.tenant_names()) || parsed.tenant != self.run.key.tenant {
             return Err("the event belongs to another tenant".to_owned());

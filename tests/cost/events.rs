@@ -31,7 +31,7 @@ async fn an_event_that_is_pushed_costs_a_few_allocations() {
     let (few, many) = (body("run_push", 11, 50), body("run_push", 61, 500));
     let fewer = allocations(push(address, &few)).await;
     let more = allocations(push(address, &many)).await;
-    assert_each("a pushed event", (fewer, more), 450, 42.0);
+    assert_each("a pushed event", (fewer, more), 450, 6.0);
     gateway.shutdown().await;
 }
 
@@ -112,7 +112,7 @@ async fn an_event_that_is_read_at_a_peer_costs_a_few_allocations() {
         };
         counted.push(allocations(through).await);
     }
-    assert_each("an event read at a peer", (counted[1], counted[2]), 1800, 38.0);
+    assert_each("an event read at a peer", (counted[1], counted[2]), 1800, 14.0);
     gateway.shutdown().await;
 }
 
