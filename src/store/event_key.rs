@@ -11,6 +11,15 @@
 //! ```
 
 const ULID_DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// What each byte stands for among them; [`u8::MAX`] for none.
+const ULID_VALUES: [u8; 256] = {
+    let (mut values, mut digit) = ([u8::MAX; 256], 0);
+    while digit < ULID_DIGITS.len() {
+        values[ULID_DIGITS[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
 
 /// Packs an event id for the index.
 pub(super) fn pack(event_id: &str) -> Vec<u8> {
@@ -53,15 +62,14 @@ fn hex_digit(value: u128, byte: u8) -> Option<u128> {
 }
 
 fn parse_ulid(text: &str) -> Option<u128> {
-    let mut value: u128 = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let digit = ULID_DIGITS.iter().position(|known| *known == byte)?;
-        if at == 0 && digit > 7 {
-            return None; // 26 digits hold 130 bits: the first may only use three
-        }
-        value = value << 5 | digit as u128;
+    // 26 digits hold 130 bits: the first may only use three.
+    if !matches!(text.bytes().next(), Some(b'0'..=b'7')) {
+        return None;
     }
-    Some(value)
+    text.bytes().try_fold(0, |value: u128, byte| {
+        let digit = ULID_VALUES[usize::from(byte)];
+        (digit < 32).then_some(value << 5 | u128::from(digit))
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! fills its hole; what contradicts the log is set aside, never dropped and never served; a row whose
 //! checksum fails is never served.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use rusqlite::{OptionalExtension, params};
 
@@ -150,9 +152,22 @@ impl Unit<'_> {
             _ => {}
         }
         let is_complete = head.is_complete();
-        let stored = StoredEvent { sequence, received_at_ms: now_ms, derived: event.derived, json };
-        self.done.appended.push((stream_no, stored));
+        // Who comes from here on reads it in the log.
+        if self.is_watched(stream_no) {
+            let stored = StoredEvent { sequence, received_at_ms: now_ms, derived: event.derived, json };
+            self.done.appended.push((stream_no, stored));
+        }
         if is_complete { self.finish_run(stream_no) } else { Ok(()) }
+    }
+
+    /// Asked once for all events of a batch that are of one stream.
+    fn is_watched(&mut self, stream_no: StreamNo) -> bool {
+        if let Some((_, is_watched)) = self.last_stream.filter(|(last, _)| *last == stream_no) {
+            return is_watched;
+        }
+        let is_watched = self.observer.is_watched(stream_no);
+        self.last_stream = Some((stream_no, is_watched));
+        is_watched
     }
 
     fn save_change(&self, stream_no: StreamNo, change: &HeadChange) -> Result<(), StoreError> {
@@ -331,8 +346,13 @@ fn is_same(event: &NewEvent, held: &Held) -> bool {
 fn numbered(json: &Bytes, sequence: Sequence) -> Bytes {
     let Some(rest) = json.strip_prefix(b"{") else { return json.clone() };
     let comma = if rest.starts_with(b"}") { "" } else { "," };
-    let begin = format!("{{\"sequence\":{sequence}{comma}");
-    Bytes::from([begin.as_bytes(), rest].concat())
+    // With no room left over, the bytes need no second allocation.
+    let length = "{\"sequence\":".len() + sequence.get().ilog10() as usize + 1 + comma.len() + rest.len();
+    let mut numbered = Vec::with_capacity(length);
+    // Writing to memory cannot fail.
+    let _ = write!(numbered, "{{\"sequence\":{sequence}{comma}");
+    numbered.extend_from_slice(rest);
+    Bytes::from(numbered)
 }
 
 /// What the index or the head says of this place is not so.

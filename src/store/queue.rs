@@ -28,8 +28,12 @@ struct Task<T, W> {
     bytes: usize,
     work: W,
     result: Option<Result<T, StoreError>>,
-    caller: oneshot::Sender<Result<T, StoreError>>,
+    caller: oneshot::Sender<Answer<T, W>>,
 }
+
+/// What came of a unit, and the work itself: its memory is given back where it was taken, and not on the one thread
+/// that all wait for.
+type Answer<T, W> = (Result<T, StoreError>, W);
 
 impl<T, W> Job for Task<T, W>
 where
@@ -55,7 +59,7 @@ where
             (None, Ok(())) => Err(StoreError::Failed("a unit of work panicked".to_owned())),
         };
         // A caller that has gone away changes nothing: the work is done.
-        let _ = self.caller.send(result);
+        let _ = self.caller.send((result, self.work));
     }
 }
 
@@ -114,7 +118,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (job, answer) = boxed(bytes, work);
         self.queue.send(Order::Work(job)).await.map_err(|_| StoreError::Closed)?;
-        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?)
+        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?.0)
     }
 
     /// As [`Writer::run`], but fails at once when the queue is full.
@@ -128,14 +132,15 @@ impl Writer {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?)
+        self.damage.note(answer.await.map_err(|_| StoreError::Closed)?.0)
     }
 }
 
-fn boxed<T: Send + 'static>(
-    bytes: usize,
-    work: impl Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
-) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
+fn boxed<T, W>(bytes: usize, work: W) -> (Box<dyn Job>, oneshot::Receiver<Answer<T, W>>)
+where
+    T: Send + 'static,
+    W: Fn(&mut Unit<'_>) -> Result<T, StoreError> + Send + 'static,
+{
     let (caller, answer) = oneshot::channel();
     (Box::new(Task { bytes, work, result: None, caller }), answer)
 }

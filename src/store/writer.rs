@@ -45,7 +45,8 @@ const WARY_GROUPS: u32 = 256;
 pub trait TailObserver: Send + Sync {
     /// True when somebody follows the stream, so that the news is worth putting together.
     fn is_watched(&self, stream_no: StreamNo) -> bool;
-    /// The stream moved: its new state and what was appended, in the order it was appended.
+    /// The stream moved: its new state and what was appended since somebody has followed it, in the order it was
+    /// appended.
     fn advanced(&self, stream_no: StreamNo, state: StreamState, events: Vec<StoredEvent>);
 }
 
@@ -60,13 +61,16 @@ pub(super) struct Unit<'a> {
     pub(super) as_they_arrive: bool,
     /// Kept at hand while a batch is appended.
     pub(super) insert: Option<CachedStatement<'a>>,
+    pub(super) observer: &'a dyn TailObserver,
+    /// The stream that was appended to last, and whether somebody follows it.
+    pub(super) last_stream: Option<(StreamNo, bool)>,
     pub(super) done: Done,
 }
 
 /// What a unit did that others are told of.
 #[derive(Default)]
 pub(super) struct Done {
-    /// What it appended, by stream.
+    /// What it appended to streams that somebody follows.
     pub(super) appended: Vec<(StreamNo, StoredEvent)>,
     /// How many of them came under a gap that followers were told of.
     pub(super) late: u64,
@@ -372,6 +376,8 @@ impl WriterThread {
             now_ms,
             as_they_arrive,
             insert: None,
+            observer: &*self.observer,
+            last_stream: None,
             done: Done::default(),
         };
         let result = catch_unwind(AssertUnwindSafe(|| job.run(&mut unit)));

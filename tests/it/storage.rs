@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use causeway::clock::Clock;
+use causeway::domain::cursor::Cursor;
 use causeway::domain::event::{Appended, Sender, StoredEvent};
 use causeway::domain::stream::{StreamNo, StreamState};
 use causeway::entropy::Entropy;
 use causeway::metrics::Metrics;
+use causeway::services::hub::{Hub, Watch};
 use causeway::store::{
     Actor, DATABASE_FILE, Disk, DiskFaults, Quotas, ReaderBatch, Store, StoreError, TailObserver,
 };
@@ -155,6 +157,47 @@ async fn followers_are_told_of_every_event_however_many_streams_there_are() {
     }
     store.close().await;
     assert_eq!(told.0.load(Ordering::Relaxed), STREAMS);
+}
+
+/// A hub to which somebody comes just when the first event has been written, before it is committed.
+#[derive(Default)]
+struct Late {
+    hub: Arc<Hub>,
+    comer: Mutex<Option<Watch>>,
+}
+
+impl TailObserver for Late {
+    fn is_watched(&self, stream_no: StreamNo) -> bool {
+        let is_watched = self.hub.is_watched(stream_no);
+        self.comer.lock().expect("a lock").get_or_insert_with(|| self.hub.watch(stream_no, ""));
+        is_watched
+    }
+
+    fn advanced(&self, stream_no: StreamNo, state: StreamState, events: Vec<StoredEvent>) {
+        self.hub.advanced(stream_no, state, events);
+    }
+}
+
+// What nobody follows is not kept for followers: who comes in between is woken, and reads it in the log.
+#[tokio::test]
+async fn whoever_comes_while_a_commit_is_under_way_is_told_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let late = Arc::new(Late::default());
+    let heard = (Arc::clone(&late) as Arc<dyn TailObserver>, Arc::new(Metrics::default()));
+    let store = open_heard(directory.path(), &Clock::system(), heard).await;
+    for id in [1, 2] {
+        let event = entry(1, Push { id, sequence: None, content: 0, ends: false });
+        store.append_batch(Sender::Client, vec![event]).await.expect("a commit");
+        let mut comer = late.comer.lock().expect("a lock").take().expect("somebody came");
+        timeout(Duration::from_secs(30), comer.moved()).await.expect("to be woken");
+        assert_eq!(comer.state().expect("a state").last, u64::from(id));
+        assert!(comer.tail_after(Cursor::START).is_none(), "the first one is in the log only");
+        let second = comer.tail_after(Cursor::at(1));
+        assert_eq!(second.map(|chunk| chunk.last.get()), (id == 2).then_some(2));
+        *late.comer.lock().expect("a lock") = Some(comer);
+    }
+    store.close().await;
+    assert_eq!(rows_of(&beside(directory.path()), "run_1"), 2);
 }
 
 /// Takes its time to hear of anything: until it is let go, or for a minute.
