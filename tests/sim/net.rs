@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -52,6 +52,8 @@ pub(crate) struct Net {
     revoked: Mutex<BTreeMap<(String, String), Instant>>,
     /// Looks into the databases of the gateways, by host.
     pub(crate) databases: Mutex<BTreeMap<String, rusqlite::Connection>>,
+    /// Requests that were sent twice on the way, and whose answer is 429: the other one may have been taken.
+    refused_copies: Mutex<Vec<Bytes>>,
     /// What must never have happened.
     pub(crate) breaches: Mutex<Vec<String>>,
 }
@@ -84,6 +86,7 @@ impl Net {
             trace,
             revoked: Mutex::default(),
             databases: Mutex::default(),
+            refused_copies: Mutex::default(),
             breaches: Mutex::default(),
         })
     }
@@ -104,6 +107,12 @@ impl Net {
     pub(crate) fn breach(&self, what: String) {
         self.trace.say(format_args!("BREACH {what}"));
         lock(&self.breaches).push(what);
+    }
+
+    /// Whether somebody was told 429 of a request with this in it, while another one of it was on the way.
+    pub(crate) fn has_refused_a_copy(&self, mark: &str) -> bool {
+        let mark = format!("\"{mark}\"");
+        lock(&self.refused_copies).iter().any(|body| String::from_utf8_lossy(body).contains(&mark))
     }
 
     /// Whether the disk of a gateway holds an event.
@@ -255,7 +264,8 @@ impl Net {
         // What never left is not heard twice either.
         let stream = self.connect((from, to), &dice).await?;
         let served = Arc::new(Served { at_most_once: is_signed(&request), times: AtomicU32::new(0) });
-        if self.happens(&dice, self.options.duplicate) {
+        let mut is_copied = self.happens(&dice, self.options.duplicate);
+        if is_copied {
             let (net, request, served) = (Arc::clone(self), request.clone(), Arc::clone(&served));
             let (from, to) = (format!("{from}_twice"), to.to_owned());
             tokio::spawn(async move {
@@ -267,12 +277,17 @@ impl Net {
         let mut answer = self.ask((from, to), stream, request.clone(), tasks).await;
         if matches!(answer, Err(NoAnswer::Interrupted(_))) && self.happens(&dice, self.options.resend) {
             self.trace.say(format_args!("net {from}>{to} sends again"));
+            is_copied = true;
             // Where nothing listens any more, the first time has still been.
             let again = self.deliver((from, to), request.clone(), tasks).await;
             answer = if matches!(again, Err(NoAnswer::NeverLeft(_))) { answer } else { again };
         }
         if let Ok(answer) = &answer {
             served.note(self, to, &request, answer.status());
+            if is_copied && answer.status() == StatusCode::TOO_MANY_REQUESTS {
+                let body = request.body().clone().collect().await.expect("it is in memory").to_bytes();
+                lock(&self.refused_copies).push(body);
+            }
             // Sent when it was in force for long, answered while it still is.
             let in_force = self.revoked_since(to, from).is_some_and(|since| since <= begun);
             if in_force && answer.status().is_success() {

@@ -345,8 +345,12 @@ impl Work {
             answer.code(),
             answer.outcome()
         ));
-        // F4: what is said to have failed has made no run.
-        if answer.status >= 400 && matches!(answer.outcome(), "not_started" | "refused") {
+        // F4: what is said to have failed has made no run, but for a copy that was made on the way.
+        let is_told_of_a_copy = || create.client.net.has_refused_a_copy(&create.mark);
+        if answer.status >= 400
+            && matches!(answer.outcome(), "not_started" | "refused")
+            && !is_told_of_a_copy()
+        {
             for run in made(&self.homes, &create.mark) {
                 create.client.breach(format!("F4: told {} of {}, which exists", answer.json, run.run_id));
             }
