@@ -1,14 +1,15 @@
 //! Event envelopes: what is taken is one line of strict JSON that means what was sent, and reads the same again.
 
 use causeway::domain::{json_equal, limits};
-use causeway::protocol::envelope::{TerminalTypes, parse};
+use causeway::protocol::envelope::{Reader, TerminalTypes};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// One entry of an ingest, or the data of one frame.
 pub(crate) fn run(data: &[u8]) {
     let terminal = TerminalTypes::new();
-    let parsed = match parse(data, &terminal) {
+    let mut reader = Reader::new(&terminal);
+    let parsed = match reader.read(data) {
         Ok(parsed) => parsed,
         Err(invalid) => {
             assert!(!invalid.reason.is_empty() && !invalid.field.is_empty());
@@ -21,7 +22,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(json.len() <= limits::EVENT_BYTES);
     let text = std::str::from_utf8(json).expect("stored events are text");
     assert!(!text.contains(['\n', '\r', '\u{2028}', '\u{2029}', '\0']), "one line for any reader");
-    let again = parse(json, &terminal).expect("a stored event is an event");
+    let again = reader.read(json).expect("a stored event is an event");
     assert_eq!(again.event.json, *json, "stored events are in normal form");
     assert_eq!((again.tenant, again.run), (parsed.tenant, parsed.run));
     assert_eq!(again.event.event_id, parsed.event.event_id);

@@ -119,12 +119,12 @@ impl Normal {
     /// As [`normalise`].
     pub fn read(&mut self, input: &[u8], max_depth: usize) -> Result<(), JsonTextError> {
         self.text.clear();
+        self.members.clear();
+        self.closers.clear();
         self.text.reserve(input.len());
         let mut scanner = Scanner::new(input, &mut self.text, MEMBERS_DEPTH);
         scanner.members = std::mem::take(&mut self.members);
         scanner.closers = std::mem::take(&mut self.closers);
-        scanner.members.clear();
-        scanner.closers.clear();
         let scanned = scanner.document(max_depth);
         scanner.replace_since(input.len(), b"");
         let Scanner { members, closers, depth, .. } = scanner;

@@ -58,8 +58,8 @@ struct FederationFields {
     origin_peer: Option<String>,
 }
 
-/// Reads one entry after the other, in the same room; of the names that are the same in the next one, as they
-/// mostly are, all have one in memory.
+/// Reads one entry after the other, in the same room. A name that is the same as in the entry before, as most are,
+/// shares its memory.
 #[derive(Debug)]
 pub struct Reader<'a> {
     terminal: &'a TerminalTypes,
@@ -125,11 +125,6 @@ impl<'a> Reader<'a> {
         let event = NewEvent { event_id, sequence, terminal: said, starts_work, derived, json };
         Ok(ParsedEvent { tenant, run, agent, origin: federation.origin_peer, event })
     }
-}
-
-/// Reads one entry by itself.
-pub fn parse(text: &[u8], terminal: &TerminalTypes) -> Result<ParsedEvent, InvalidEvent> {
-    Reader::new(terminal).read(text)
 }
 
 /// The fields the gateway reads: of an event, and of an envelope.
@@ -281,7 +276,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<ParsedEvent, InvalidEvent> {
-        parse(text.as_bytes(), &TerminalTypes::new())
+        Reader::new(&TerminalTypes::new()).read(text.as_bytes())
     }
 
     const FLAT: &str = r#"{ "event_id":"e1", "sequence":3, "type":"agentos.run.completed",
@@ -310,8 +305,8 @@ mod tests {
         let texts = [FLAT, &others, &deep, &nested, cut, &nameless, "7", &spelt, "{}", &nested, FLAT];
         let mut reader = Reader::new(&terminal);
         for text in texts {
-            let (read, alone) = (reader.read(text.as_bytes()), parse(text.as_bytes(), &terminal));
-            assert_eq!(format!("{read:?}"), format!("{alone:?}"), "{text}");
+            let after_others = reader.read(text.as_bytes());
+            assert_eq!(format!("{after_others:?}"), format!("{:?}", read(text)), "{text}");
         }
         assert_eq!(texts.iter().filter(|text| read(text).is_ok()).count(), 7);
     }

@@ -57,7 +57,7 @@ impl ParsedEvent {
 
 #[cfg(test)]
 mod tests {
-    use super::super::envelope::{TerminalTypes, parse};
+    use super::super::envelope::{Reader, TerminalTypes};
     use super::*;
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let names: TenantNames = serde_json::from_str(r#"{"acme":"acme-eu"}"#).expect("names");
         let event = |tenant: &str| {
             let text = format!(r#"{{"event_id":"e","type":"x","tenant_id":"{tenant}","run_id":"r"}}"#);
-            parse(text.as_bytes(), &TerminalTypes::new()).expect("an event")
+            Reader::new(&TerminalTypes::new()).read(text.as_bytes()).expect("an event")
         };
         let mut mapped = event("acme-eu");
         assert!(mapped.translate(&names));

@@ -75,10 +75,12 @@ pub struct EntryResult {
 /// Takes apart a JSON body in any of the three AgentOS shapes. Only as deep as the list of entries: each of
 /// them is checked by itself, so that a bad one spoils nothing else.
 pub fn parse_json(body: &[u8]) -> Result<IngestBody<'_>, Problem> {
+    // The elements of a list would be taken for the fields.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
     let (auth, events) = match serde_json::from_slice(body) {
-        Ok(Plain { auth, events }) => (auth, events),
+        Ok(Plain { auth, events }) if is_object => (auth, events),
         // It may still be good, with a field twice; and if not, the error names the field.
-        Err(_) => {
+        _ => {
             let root = Fields::of_body(body)?;
             (root.find("auth"), root.list("events")?)
         }

@@ -106,7 +106,18 @@ async fn a_body_that_is_no_json_is_refused_whole() {
             gateway.post_raw(INGEST, "application/json", body.clone().into_bytes()).await.expect(400);
         assert_eq!(answer.code(), "invalid_json", "{body}");
     }
-    for body in ["[]", "7", "{}", "{\"events\":{}}", "{\"events\":null}", "{\"auth\":7,\"events\":[{}]}"] {
+    let list = format!("[null,[{good}]]");
+    let twice = format!("{{\"events\":[{good}],\"events\":7}}");
+    for body in [
+        "[]",
+        &list,
+        "7",
+        "{}",
+        "{\"events\":{}}",
+        "{\"events\":null}",
+        &twice,
+        "{\"auth\":7,\"events\":[{}]}",
+    ] {
         let answer = gateway.post_raw(INGEST, "application/json", body.as_bytes().to_vec()).await.expect(400);
         assert_eq!(answer.code(), "invalid_request", "{body}");
     }
