@@ -17,8 +17,8 @@ pub struct InvalidId;
 /// True when `text` may serve as an id.
 pub fn is_id(text: &str) -> bool {
     // Without a branch for each byte, so that the compiler compares many at once.
-    let is_visible = |text: &str| text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
-    (1..=MAX_ID_BYTES).contains(&text.len()) && is_visible(text)
+    (1..=MAX_ID_BYTES).contains(&text.len())
+        && text.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic())
 }
 
 macro_rules! ids {
