@@ -28,6 +28,7 @@ pub const ALL: &[&str] = &[
     "published_before_commit",
     "quota_not_held",
     "reads_not_resumed",
+    "rest_of_row_removed",
     "restored_numbers_again",
     "retention_off_by_one",
     "retries_without_budget",

@@ -12,7 +12,8 @@ use std::time::Duration;
 use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags};
 
-use super::page::find_damaged;
+use super::error::StoreError;
+use super::scan;
 use super::{DATABASE_FILE, OpenError, lock_directory, private_file};
 use crate::entropy::Entropy;
 use crate::failpoint;
@@ -46,6 +47,9 @@ pub enum BackupError {
     /// The target's write-ahead log would be taken for the copy's own.
     #[error("{0} belongs to a database that is gone; move it away too")]
     LeftOver(PathBuf),
+    /// Its events cannot be read.
+    #[error("the copy failed: {0}")]
+    Log(StoreError),
     /// SQLite failed.
     #[error("the copy failed: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -136,9 +140,13 @@ fn check(part: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Damaged { path: part.to_owned(), finding });
     }
     // SQLite's pages have no checksums of their own; each event has one.
-    let Some(place) = find_damaged(&copied)? else { return Ok(()) };
-    let finding = format!("the bytes of the event at {place} have changed");
-    Err(BackupError::Damaged { path: part.to_owned(), finding })
+    scan::check_all(&copied).map_err(|error| match error {
+        StoreError::Inconsistent { row, .. } => BackupError::Damaged {
+            path: part.to_owned(),
+            finding: format!("the bytes of the event at {row} have changed"),
+        },
+        error => BackupError::Log(error),
+    })
 }
 
 /// Makes the copy durable, then gives it its name.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::arrivals::Arrivals;
 use super::error::StoreError;
+use super::placing::Placing;
 
 /// What may happen to a commit.
 pub trait DiskFaults: Send + Sync {
@@ -28,7 +28,7 @@ pub trait DiskFaults: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Disk {
     simulated: Option<(Arc<dyn DiskFaults>, Handle)>,
-    arrivals: Arrivals,
+    placing: Placing,
 }
 
 impl Disk {
@@ -43,13 +43,13 @@ impl Disk {
         Disk { simulated: Some((faults, aside)), ..Disk::default() }
     }
 
-    /// The same, where events are put in their places at other times.
-    pub fn with_arrivals(self, arrivals: Arrivals) -> Self {
-        Disk { arrivals, ..self }
+    /// The same, where events are put in other places, or at other times.
+    pub fn with_placing(self, placing: Placing) -> Self {
+        Disk { placing, ..self }
     }
 
-    pub(super) fn arrivals(&self) -> Arrivals {
-        self.arrivals
+    pub(super) fn placing(&self) -> Placing {
+        self.placing
     }
 
     pub(super) fn faults(&self) -> Option<Arc<dyn DiskFaults>> {

@@ -12,11 +12,14 @@
 
 use std::cmp::Ordering;
 use std::hash::{DefaultHasher, Hasher};
+use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::StoreError;
 use super::position::{position, position_before, sequence_at};
+use super::rows::Rows;
+use super::scan::{self, Places};
 use super::writer::Unit;
 use crate::domain::event::{MAX_SEQUENCE, Sequence};
 use crate::domain::stream::StreamNo;
@@ -24,6 +27,8 @@ use crate::mutants::mutant;
 
 /// Ids that a stream keeps out of the index, at least; fewer than twice as many at most.
 const UNINDEXED: usize = 64;
+
+const INSERT: &str = "INSERT INTO event_ids (stream_no, event_key, sequence) VALUES (?1, ?2, ?3)";
 
 /// What is remembered of a stream's ids.
 #[derive(Debug, Clone)]
@@ -64,27 +69,29 @@ impl Recent {
         self.hashes.push(hash(key));
     }
 
-    fn read(connection: &Connection, stream_no: StreamNo, ids: &Ids) -> Result<Self, StoreError> {
+    fn read(
+        connection: &Connection,
+        rows: &mut Rows<'_>,
+        stream_no: StreamNo,
+        ids: &Ids,
+    ) -> Result<Self, StoreError> {
         let mut recent = Recent::default();
-        let (first, to) = ids.sorted_places(stream_no);
-        let mut statement = connection.prepare_cached(
-            "SELECT position, event_key FROM events WHERE position >= ?1 AND position <= ?2
-             ORDER BY position DESC LIMIT 1",
-        )?;
-        let sorted: Option<Vec<u8>> = statement.query_row([first, to], |row| row.get(1)).optional()?;
-        recent.highest_sorted = sorted.unwrap_or_default();
+        let (_, to) = ids.sorted_places(stream_no);
+        if ids.sorted_to > 0 {
+            // The last of them, unless retention took it with all others.
+            rows.each_key((to - 1, to), &mut |event| {
+                recent.highest_sorted = event.note.key.to_vec();
+                Ok(scan::ON)
+            })?;
+        }
         let indexed: Option<Vec<u8>> = connection
             .prepare_cached("SELECT max(event_key) FROM event_ids WHERE stream_no = ?1")?
             .query_row([stream_no], |row| row.get(0))?;
         recent.highest = indexed.unwrap_or_default().max(recent.highest_sorted.clone());
-        let (after, to) = ids.places(stream_no);
-        let mut statement = connection.prepare_cached(
-            "SELECT position, event_key FROM events WHERE position > ?1 AND position <= ?2 ORDER BY position",
-        )?;
-        let mut rows = statement.query([after, to])?;
-        while let Some(row) = rows.next()? {
-            recent.add(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-        }
+        rows.each_key(ids.places(stream_no), &mut |event| {
+            recent.add(event.note.key);
+            Ok(scan::ON)
+        })?;
         Ok(recent)
     }
 }
@@ -106,15 +113,20 @@ impl Ids {
         (before | self.indexed_to as i64, before | MAX_SEQUENCE as i64)
     }
 
-    /// The first and the last place of an event whose id is among the sorted ones.
+    /// The same of the events whose ids are among the sorted ones.
     fn sorted_places(&self, stream_no: StreamNo) -> (i64, i64) {
         let before = position_before(stream_no);
-        (before + 1, before | self.sorted_to as i64)
+        (before, before | self.sorted_to as i64)
     }
 
-    fn recent(&mut self, connection: &Connection, stream_no: StreamNo) -> Result<&mut Recent, StoreError> {
+    fn recent(
+        &mut self,
+        connection: &Connection,
+        rows: &mut Rows<'_>,
+        stream_no: StreamNo,
+    ) -> Result<&mut Recent, StoreError> {
         if self.recent.is_none() {
-            self.recent = Some(Recent::read(connection, stream_no, self)?);
+            self.recent = Some(Recent::read(connection, rows, stream_no, self)?);
         }
         Ok(self.recent.get_or_insert_default())
     }
@@ -129,18 +141,20 @@ impl Unit<'_> {
         expected: Option<Sequence>,
     ) -> Result<Option<Sequence>, StoreError> {
         let ids = self.heads.ids(self.connection, stream_no)?;
-        let (after, to) = ids.places(stream_no);
+        let places = ids.places(stream_no);
         let sorted = ids.sorted_places(stream_no);
         let (is_sorted, is_indexed) = (ids.sorted_to > 0, ids.indexed_to > ids.sorted_to);
-        let recent = ids.recent(self.connection, stream_no)?;
+        let recent = ids.recent(self.connection, &mut self.rows, stream_no)?;
         if *key > *recent.highest {
             return Ok(None);
         }
         if recent.hashes.contains(&hash(key)) {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT position FROM events WHERE position > ?1 AND position <= ?2 AND event_key = ?3",
-            )?;
-            let held = statement.query_row(params![after, to, key], |row| row.get(0)).optional()?;
+            let mut held = None;
+            self.rows.each_key(places, &mut |event| {
+                let is_it = event.note.key == key;
+                held = is_it.then_some(event.position);
+                Ok(if is_it { ControlFlow::Break(()) } else { scan::ON })
+            })?;
             if let Some(position) = held {
                 return sequence_at(position).map(Some);
             }
@@ -159,7 +173,7 @@ impl Unit<'_> {
             return Ok(None);
         }
         let near = expected.map_or(recent.next_place, |expected| position(stream_no, expected));
-        let Some(place) = find_sorted(self.connection, sorted, key, near)? else { return Ok(None) };
+        let Some(place) = find_sorted(&mut self.rows, sorted, key, near)? else { return Ok(None) };
         recent.next_place = place + 1;
         sequence_at(place).map(Some)
     }
@@ -173,13 +187,15 @@ impl Unit<'_> {
     ) -> Result<(), StoreError> {
         let head = self.heads.change(self.connection, stream_no)?;
         let (sorted_to, indexed_to, last) = (head.ids.sorted_to, head.ids.indexed_to, head.head.last());
-        let (after, to) = head.ids.places(stream_no);
-        let recent = head.ids.recent(self.connection, stream_no)?;
+        let places = head.ids.places(stream_no);
+        let recent = head.ids.recent(self.connection, &mut self.rows, stream_no)?;
         if sequence.get() <= indexed_to {
             recent.raise(key);
-            self.connection
-                .prepare_cached("INSERT INTO event_ids (stream_no, event_key, sequence) VALUES (?1, ?2, ?3)")?
-                .execute(params![stream_no, key, sequence.get() as i64])?;
+            self.connection.prepare_cached(INSERT)?.execute(params![
+                stream_no,
+                key,
+                sequence.get() as i64
+            ])?;
             return Ok(());
         }
         recent.unsorted |= sequence.get() != last;
@@ -197,52 +213,39 @@ impl Unit<'_> {
             return Ok(());
         }
         head.ids.indexed_to = last;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO event_ids (stream_no, event_key, sequence)
-                 SELECT ?1, event_key, position & 0xffffffff FROM events
-                 WHERE position > ?2 AND position <= ?3",
-            )?
-            .execute(params![stream_no, after, to])?;
-        Ok(())
-    }
-
-    /// Forgets the ids of events that go, whose places are above `after` and up to `to`.
-    pub(super) fn forget_ids(&self, stream_no: StreamNo, (after, to): (i64, i64)) -> Result<(), StoreError> {
-        self.connection
-            .prepare_cached(
-                "DELETE FROM event_ids WHERE stream_no = ?1 AND event_key IN
-                     (SELECT event_key FROM events WHERE position > ?2 AND position <= ?3)",
-            )?
-            .execute(params![stream_no, after, to])?;
-        Ok(())
+        let mut index = self.connection.prepare_cached(INSERT)?;
+        self.rows.each_key(places, &mut |event| {
+            let sequence = sequence_at(event.position)?.get() as i64;
+            index.execute(params![stream_no, event.note.key, sequence])?;
+            Ok(scan::ON)
+        })
     }
 }
 
 /// The place of an id among those that ascend with their places, in halves. `near` is looked at first.
 fn find_sorted(
-    connection: &Connection,
-    (mut first, mut last): (i64, i64),
+    rows: &mut Rows<'_>,
+    (mut after, mut to): Places,
     key: &[u8],
     near: i64,
 ) -> Result<Option<i64>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT position, event_key FROM events WHERE position >= ?1 AND position <= ?2
-         ORDER BY position LIMIT 1",
-    )?;
-    let mut middle = near.clamp(first, last);
-    while first <= last {
-        let next = statement.query_row([middle, last], |row| {
-            let found = row.get_ref(1)?.as_blob()?;
-            Ok((row.get::<_, i64>(0)?, found.cmp(key)))
-        });
-        match next.optional()? {
+    let mut middle = near.clamp(after + 1, to);
+    if rows.event_at(middle)?.is_some_and(|event| event.note.key == key) {
+        return Ok(Some(middle));
+    }
+    while after < to {
+        let mut next = None;
+        rows.each_key((middle - 1, to), &mut |event| {
+            next = Some((event.position, event.note.key.cmp(key)));
+            Ok(ControlFlow::Break(()))
+        })?;
+        match next {
             Some((place, Ordering::Equal)) => return Ok(Some(place)),
-            Some((place, Ordering::Less)) => first = place + 1,
+            Some((place, Ordering::Less)) => after = place,
             // Retention may have been there.
-            Some((_, Ordering::Greater)) | None => last = middle - 1,
+            Some((_, Ordering::Greater)) | None => to = middle - 1,
         }
-        middle = first + (last - first) / 2;
+        middle = after + 1 + (to - after - 1) / 2;
     }
     Ok(None)
 }

@@ -7,13 +7,14 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::params;
 
 use super::audit::AuditRecord;
 use super::error::StoreError;
 use super::event_key;
 use super::heads::StreamHead;
 use super::position::{described, position};
+use super::rows::{DERIVED, Note, Placed};
 use super::writer::Unit;
 use crate::domain::event::{
     Appended, ConflictKind, MAX_SEQUENCE, NewEvent, Rejection, Sender, Sequence, StoredEvent,
@@ -26,8 +27,6 @@ use crate::mutants::mutant;
 
 /// Sequences that a restored stream passes over: more than it can have been given since the copy was made.
 const RESTORED_SKIP: u64 = 1 << 20;
-/// Flag: made by a gateway from the home's status.
-pub(super) const DERIVED: i64 = 1;
 
 /// The stored half of an event, to compare a newcomer with.
 struct Held {
@@ -79,7 +78,8 @@ impl Unit<'_> {
         let json =
             if event.sequence.is_some() { event.json.clone() } else { numbered(&event.json, sequence) };
         let flags = if event.derived { DERIVED } else { 0 };
-        self.insert_event(position(stream_no, sequence), &key, flags, &json)?;
+        let note = Note::of(&json, &key, self.now_ms, flags);
+        self.rows.insert(&Placed { position: position(stream_no, sequence), note, json: &json })?;
         self.record(stream_no, event, sequence, json, &change)?;
         self.remember_id(stream_no, sequence, &key)?;
         if skipped > 0 {
@@ -118,11 +118,9 @@ impl Unit<'_> {
         expected: Option<Sequence>,
     ) -> Result<Option<Held>, StoreError> {
         let Some(sequence) = self.sequence_of(stream_no, key, expected)? else { return Ok(None) };
-        let mut statement = self.connection.prepare_cached("SELECT json FROM events WHERE position = ?1")?;
         let place = position(stream_no, sequence);
-        let json = statement.query_row([place], |row| row.get(0)).optional()?;
-        let json = json.ok_or_else(|| misplaced(place))?;
-        Ok(Some(Held { sequence, json }))
+        let event = self.rows.event_at(place)?.ok_or_else(|| misplaced(place))?;
+        Ok(Some(Held { sequence, json: event.json.to_vec() }))
     }
 
     /// Moves the head over a stored event.

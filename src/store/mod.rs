@@ -6,7 +6,6 @@
 //! `queue::Writer` and is on disk.
 
 mod append;
-mod arrivals;
 mod audit;
 mod audit_log;
 mod audit_verify;
@@ -26,12 +25,15 @@ mod heads;
 mod nonces;
 mod page;
 mod peer_entries;
+mod placing;
 mod position;
 mod queue;
 mod quotas;
 mod readers;
 mod retention;
+mod rows;
 mod runs;
+mod scan;
 mod settle;
 mod tokens;
 mod writer;
@@ -46,7 +48,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::append::{BatchEntry, ReaderBatch};
-pub use self::arrivals::Arrivals;
 pub use self::audit::{Actor, NewAudit};
 pub use self::audit_log::{AuditCheckpoint, AuditFilter, AuditRow};
 pub use self::audit_verify::{AuditReport, read_audit, verify_audit};
@@ -57,6 +58,7 @@ pub use self::error::StoreError;
 pub use self::forwards::{AttemptRecord, ForwardRecord, ForwardedRun, Reserved, Settlement};
 pub use self::page::{EventRow, PageRange};
 pub use self::peer_entries::PeerEntry;
+pub use self::placing::Placing;
 pub use self::quotas::{QuotaExceeded, Quotas};
 pub use self::readers::Pages;
 pub use self::runs::RunRecord;

@@ -22,6 +22,12 @@ pub(super) fn position_before(stream_no: StreamNo) -> i64 {
     stream_no.get() << SEQUENCE_BITS
 }
 
+/// All places of a stream: above the one and up to the other.
+pub(super) fn places_of(stream_no: StreamNo) -> (i64, i64) {
+    let before = position_before(stream_no);
+    (before, before | MAX_SEQUENCE as i64)
+}
+
 /// The place of the last event that a reader there has seen.
 pub(super) fn position_at(stream_no: StreamNo, cursor: Cursor) -> i64 {
     position_before(stream_no) | cursor.get().min(MAX_SEQUENCE) as i64

@@ -46,7 +46,7 @@ where
 
     fn run(&mut self, unit: &mut Unit<'_>) -> Result<(), StoreError> {
         self.result = None;
-        let result = (self.work)(unit);
+        let result = (self.work)(unit).and_then(|value| unit.rows.write().map(|()| value));
         let kept = result.as_ref().map(|_| ()).map_err(StoreError::clone);
         self.result = Some(result);
         kept

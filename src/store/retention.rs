@@ -3,11 +3,14 @@
 //! Invariant: a stream's `oldest_sequence` is raised, durably and visibly, before the first row below it
 //! goes. A crash in between leaves rows that nobody can read and that the next sweep removes.
 
+use std::ops::ControlFlow;
+
 use rusqlite::params;
 
 use super::Store;
 use super::error::StoreError;
-use super::position::position_before;
+use super::position::{places_of, position_before};
+use super::scan;
 use super::writer::Unit;
 use crate::domain::stream::StreamNo;
 use crate::failpoint;
@@ -145,43 +148,37 @@ impl Unit<'_> {
     /// Gives up the oldest `count` events of an unfinished stream.
     fn trim_stream(&mut self, stream_no: StreamNo, count: u64) -> Result<(), StoreError> {
         let first = position_before(stream_no);
-        let last_gone: i64 = self
-            .connection
-            .prepare_cached(
-                "SELECT max(position) FROM
-                     (SELECT position FROM events WHERE position > ?1 ORDER BY position LIMIT ?2)",
-            )?
-            .query_row(params![first, count as i64], |row| row.get(0))?;
+        let (mut left, mut last_gone) = (count, first);
+        self.rows.each_length(places_of(stream_no), &mut |event| {
+            (left, last_gone) = (left.saturating_sub(1), event.position);
+            Ok(if left == 0 { ControlFlow::Break(()) } else { scan::ON })
+        })?;
         self.raise_oldest(stream_no, (last_gone - first) as u64 + 1)
     }
 
-    /// Removes some rows below the stream's oldest sequence; answers whether there may be more.
+    /// Removes some events below the stream's oldest sequence; answers whether there may be more.
     fn remove_some(&mut self, stream_no: StreamNo) -> Result<bool, StoreError> {
         let first = position_before(stream_no);
         let end = first + self.heads.get(self.connection, stream_no)?.head.oldest() as i64;
         let end = end + i64::from(mutant("retention_off_by_one"));
-        let (rows, bytes, last): (i64, i64, Option<i64>) = self
-            .connection
-            .prepare_cached(
-                "SELECT count(*), coalesce(sum(length(json)), 0), max(position) FROM
-                     (SELECT position, json FROM events WHERE position > ?1 AND position < ?2
-                      ORDER BY position LIMIT ?3)",
-            )?
-            .query_row(params![first, end, ROWS_PER_UNIT], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
-        let Some(last) = last else { return Ok(false) };
-        self.forget_ids(stream_no, (first, last))?;
-        self.connection.execute_batch("INSERT INTO retention_window (open) VALUES (1)")?;
-        for table in ["events_sorted", "events_arrived"] {
-            let delete = format!("DELETE FROM {table} WHERE position > ?1 AND position <= ?2");
-            self.connection.prepare_cached(&delete)?.execute(params![first, last])?;
+        let (connection, mut events, mut bytes, mut last) = (self.connection, 0, 0, first);
+        let mut forget =
+            connection.prepare_cached("DELETE FROM event_ids WHERE stream_no = ?1 AND event_key = ?2")?;
+        self.rows.each_length((first, end - 1), &mut |event| {
+            forget.execute(params![stream_no, event.note.key])?;
+            (events, bytes, last) = (events + 1, bytes + event.note.length as u64, event.position);
+            Ok(if events == ROWS_PER_UNIT { ControlFlow::Break(()) } else { scan::ON })
+        })?;
+        if events == 0 {
+            return Ok(false);
         }
+        connection.execute_batch("INSERT INTO retention_window (open) VALUES (1)")?;
+        self.rows.remove((first, last))?;
         failpoint::reached("retention::mid_delete");
         self.connection.execute_batch("DELETE FROM retention_window")?;
         let head = self.heads.change(self.connection, stream_no)?;
-        head.event_count = head.event_count.saturating_sub(rows as u64);
-        head.byte_count = head.byte_count.saturating_sub(bytes as u64);
-        Ok(rows == i64::from(ROWS_PER_UNIT))
+        head.event_count = head.event_count.saturating_sub(events.into());
+        head.byte_count = head.byte_count.saturating_sub(bytes);
+        Ok(events == ROWS_PER_UNIT)
     }
 }

@@ -14,17 +14,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::{CachedStatement, Connection};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::arrivals::Arrivals;
 use super::audit::AuditChain;
 use super::checkpoint::{self, Checkpointer};
 use super::disk::{Disk, DiskFaults};
 use super::error::StoreError;
 use super::heads::Heads;
+use super::placing::Placing;
 use super::queue::{Job, Order};
+use super::rows::{PackedRow, Rows};
 use crate::clock::Clock;
 use crate::domain::event::StoredEvent;
 use crate::domain::stream::{StreamNo, StreamState};
@@ -57,10 +58,8 @@ pub(super) struct Unit<'a> {
     pub(super) chain: &'a mut AuditChain,
     /// One time for the whole group, in milliseconds since the Unix epoch.
     pub(super) now_ms: i64,
-    /// Its events are written in the order of their arrival.
-    pub(super) as_they_arrive: bool,
-    /// Kept at hand while a batch is appended.
-    pub(super) insert: Option<CachedStatement<'a>>,
+    /// Of events.
+    pub(super) rows: Rows<'a>,
     pub(super) observer: &'a dyn TailObserver,
     /// The stream that was appended to last, and whether somebody follows it.
     pub(super) last_stream: Option<(StreamNo, bool)>,
@@ -98,7 +97,9 @@ pub(super) struct WriterThread {
     connection: Connection,
     checkpointer: Option<Checkpointer>,
     faults: Option<Arc<dyn DiskFaults>>,
-    arrivals: Arrivals,
+    placing: Placing,
+    /// Kept from one unit to the next for its memory.
+    row: PackedRow,
     clock: Clock,
     observer: Arc<dyn TailObserver>,
     metrics: Arc<Metrics>,
@@ -126,7 +127,8 @@ impl WriterThread {
             connection,
             checkpointer: None,
             faults: disk.faults(),
-            arrivals: disk.arrivals(),
+            placing: disk.placing(),
+            row: PackedRow::default(),
             clock,
             observer,
             metrics,
@@ -274,7 +276,7 @@ impl WriterThread {
     fn transact(&mut self, group: &mut [Box<dyn Job>]) -> Result<News, StoreError> {
         let now_ms = self.clock.now_ms();
         let mut news = self.run_group(group, now_ms)?;
-        self.arrivals.sort_in(&self.connection)?;
+        self.placing.sort_in(&self.connection)?;
         news.moved = self.heads.flush(&self.connection, now_ms)?;
         if mutant("published_before_commit") {
             self.publish(news.clone());
@@ -368,14 +370,14 @@ impl WriterThread {
     /// Runs one of so many units and answers what it did; `None` when it failed. An error means that SQLite gave up the whole
     /// transaction, as it does when the disk is full.
     fn run_unit(&mut self, job: &mut dyn Job, units: usize, now_ms: i64) -> Result<Option<Done>, StoreError> {
-        let as_they_arrive = self.arrivals.are_kept(units, job.bytes());
+        let as_they_arrive = self.placing.is_crowded(units, job.bytes());
+        let rows = Rows::new(&self.connection, &mut self.row, as_they_arrive, self.placing.row_bytes);
         let mut unit = Unit {
             connection: &self.connection,
             heads: &mut self.heads,
             chain: &mut self.chain,
             now_ms,
-            as_they_arrive,
-            insert: None,
+            rows,
             observer: &*self.observer,
             last_stream: None,
             done: Done::default(),

@@ -33,6 +33,7 @@ mod pressure;
 mod profile;
 mod reader;
 mod reconcile;
+mod rows;
 mod selection;
 mod sse;
 mod storage;

@@ -205,6 +205,28 @@ fn the_migration_of_arrivals_keeps_events_and_what_guards_them() {
 }
 
 #[test]
+fn the_migration_of_rows_shows_every_event_wherever_it_lies() {
+    let database = schema_before(17);
+    let old = "INSERT INTO events_sorted (position, event_key, received_at, flags, checksum, json)
+               VALUES (1 << 32 | 1, x'01', 5, 1, 9, x'7b7d'), (3 << 32 | 7, x'02', 6, 0, 8, x'7b2261223a317d');
+               INSERT INTO events_arrived (position, event_key, received_at, checksum, json)
+               VALUES (2 << 32 | 1, x'01', 5, 9, x'7b7d')";
+    database.execute_batch(old).expect("rows");
+    let events = || rows(&database, "SELECT position, json FROM events ORDER BY position");
+    let before = events();
+    migrate(&database, 17);
+    assert_eq!((events(), before.len()), (before, 3));
+    // Three in one row; the values of one look like the ends of others.
+    let three = "{\"a\":1.0}\n{\"a\":\"},{\"}\n{\"a\":[{},{}]}";
+    let insert = "INSERT INTO events_sorted VALUES (4 << 32 | 5, x'', 6, 2 << 8, 0, ?1)";
+    database.execute(insert, [three.as_bytes()]).expect("a row");
+    let shown =
+        rows(&database, "SELECT position & 255, CAST(json AS TEXT) FROM events WHERE position > 4 << 32");
+    let line = |(nth, line): (i64, &str)| vec![Value::Integer(5 + nth), Value::Text(line.to_owned())];
+    assert_eq!(shown, (0..).zip(three.lines()).map(line).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_migration_of_results_loses_nothing_and_knows_every_key() {
     let database = schema_before(16);
     // The columns in the order of their table then; rows in another order than their ids.

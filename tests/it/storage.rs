@@ -315,7 +315,7 @@ async fn what_another_process_wrote_is_gone_on_from() {
     };
     assert_eq!(append(1).await, Appended::Stored(place(1)));
     let another =
-        "INSERT INTO events_sorted SELECT position + 1, x'00', received_at, flags, checksum, json FROM events;
+        "INSERT INTO events_sorted SELECT position + 1, x'00', received_at, flags, checksum, json FROM events_sorted;
                    UPDATE streams SET last_sequence = 2, event_count = 2";
     beside(directory.path()).execute_batch(another).expect("another's event");
     assert_eq!(append(2).await, Appended::Stored(place(3)));

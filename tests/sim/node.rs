@@ -16,7 +16,7 @@ use causeway::http::Ports;
 use causeway::keyring::Keyring;
 use causeway::outbound::Network;
 use causeway::services::peer_options::PeerOptions;
-use causeway::store::{Arrivals, Disk, DiskFaults, StoreError};
+use causeway::store::{Disk, DiskFaults, Placing, StoreError};
 use causeway::tasks::Tasks;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -204,7 +204,7 @@ impl Node {
             entropy: Entropy::seeded(self.seed.wrapping_mul(31).wrapping_add(life)),
             tasks: tasks.clone(),
             disk: Disk::simulated(Arc::clone(&self.disk) as Arc<_>, templates().aside.handle().clone())
-                .with_arrivals(self.arrivals(life)),
+                .with_placing(self.placing(life)),
             network: Network::Simulated(Arc::new(outlet)),
             ports: Ports::Simulated(Arc::new(Inlet { net, host })),
         };
@@ -214,10 +214,15 @@ impl Node {
         self.net.trace.say(format_args!("{} starts, life {life}", self.host));
     }
 
-    /// When this life puts events in their places: mostly a few of them, so that it does within a seed.
-    fn arrivals(&self, life: u64) -> Arrivals {
+    /// When this life puts events in their places: mostly a few of them, so that it does within a seed; in rows of
+    /// one, of some, or of many.
+    fn placing(&self, life: u64) -> Placing {
         let choice = self.seed.wrapping_add(life);
-        Arrivals { crowd: 1 + choice as usize % 4, most: 1 << (choice % 8) }
+        Placing {
+            crowd: 1 + choice as usize % 4,
+            most: 1 << (choice % 8),
+            row_bytes: [0, 400, 64 * 1024][choice as usize % 3],
+        }
     }
 
     /// Kills the process.
