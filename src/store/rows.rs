@@ -305,3 +305,43 @@ pub(super) fn sort_in(connection: &Connection, row_bytes: usize) -> Result<(), S
 pub(super) fn damaged(position: i64) -> StoreError {
     StoreError::Inconsistent { table: "events", column: "checksum", row: described(position) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Said = (u8, i64, u32, u32, Vec<u8>);
+
+    fn said(note: &Note<'_>) -> Said {
+        let &Note { flags, received_at_ms, checksum, length, key } = note;
+        (flags as u8, received_at_ms, checksum as u32, length as u32, key.to_vec())
+    }
+
+    fn note((flags, received_at_ms, checksum, length, key): &Said) -> Note<'_> {
+        let (flags, checksum, length) = ((*flags).into(), (*checksum).into(), *length as usize);
+        Note { flags, received_at_ms: *received_at_ms, checksum, length, key }
+    }
+
+    fn any_note() -> impl Strategy<Value = Said> {
+        any::<(u8, i64, u32, u32)>().prop_flat_map(|(a, b, c, d)| {
+            prop::collection::vec(any::<u8>(), 0..300).prop_map(move |key| (a, b, c, d, key))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn notes_are_read_as_they_were_written(all in prop::collection::vec(any_note(), 0..5)) {
+            let mut bytes = Vec::new();
+            all.iter().for_each(|one| note(one).write(&mut bytes));
+            prop_assert_eq!(Notes(&bytes).map(|note| said(&note)).collect::<Vec<_>>(), all);
+        }
+
+        // A row that was damaged so that its checksum still fits.
+        #[test]
+        fn whatever_stands_there_ends(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Notes(&bytes).count() <= bytes.len() / 19);
+        }
+    }
+}
