@@ -14,8 +14,8 @@ use prometheus_client::registry::Registry;
 /// One request kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
-    /// HTTP method.
-    pub method: String,
+    /// HTTP method, or `other`.
+    pub method: &'static str,
     /// The route's pattern, never the path.
     pub route: String,
     /// HTTP status.

@@ -1,6 +1,6 @@
 //! The authentication layer: before any handler, it is known who calls.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State as Shared};
@@ -79,6 +79,10 @@ fn foreign_page(state: &State, request: &Request) -> Option<&'static str> {
 /// False for a name that anybody on the internet may have bound to this machine's address (DNS rebinding): one
 /// with a dot in it that is neither an address, nor below localhost, nor of an allowed origin.
 fn is_own_name(host: &str, allowed: &[String]) -> bool {
+    // Mostly it is an address, and needs no taking apart.
+    if host.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();

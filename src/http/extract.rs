@@ -1,5 +1,6 @@
 //! What a handler takes from a request: its context, its caller's credentials, its query, its body.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -150,9 +151,11 @@ fn invalid(field: &str, expected: &str) -> Problem {
 }
 
 /// The media type of a request body, without parameters, in lower case.
-pub(super) fn media_type(sent: &HeaderMap) -> String {
+pub(super) fn media_type(sent: &HeaderMap) -> Cow<'_, str> {
     let value = sent.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    let kind = value.split(';').next().unwrap_or("").trim();
+    let is_upper = kind.bytes().any(|byte| byte.is_ascii_uppercase());
+    if is_upper { kind.to_ascii_lowercase().into() } else { kind.into() }
 }
 
 /// Requires a body that says it is JSON. A browser form cannot, so it cannot act for its user here.

@@ -21,7 +21,7 @@ pub(super) async fn push(
     sent: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let lines = matches!(media_type(&sent).as_str(), "application/x-ndjson" | "application/jsonl");
+    let lines = matches!(&*media_type(&sent), "application/x-ndjson" | "application/jsonl");
     if !lines {
         require_json(&sent).map_err(|_| unsupported(&["application/json", "application/x-ndjson"]))?;
     }

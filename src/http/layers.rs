@@ -28,14 +28,14 @@ use crate::protocol::problem::Problem;
 const MAX_URI: usize = 8 * 1024;
 /// All header fields, in bytes.
 const MAX_HEADERS_BYTES: usize = 24 * 1024;
+static REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
 
 /// Gives a request its context, and its answer its last shape.
 pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
     let begun = state.clock.monotonic();
     let context = context_of(&state, &request);
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let path = without_tokens(request.uri().path());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context.clone());
     let response = match refuse_head(&request) {
         Some(problem) => ApiError(problem).into_response(),
@@ -43,9 +43,9 @@ pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, n
     };
     let response = finish(response, &context.correlation_id, &method);
     let took = state.clock.monotonic().saturating_sub(begun);
-    let route = route.unwrap_or_else(|| "other".to_owned());
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
     observe(&state, &method, route, response.status(), took.as_secs_f64());
-    tracing::debug!(method = %method, path, status = response.status().as_u16(),
+    tracing::debug!(method = %method, path = without_tokens(uri.path()), status = response.status().as_u16(),
         duration_ms = took.as_millis() as u64, correlation_id = context.correlation_id, "request answered");
     response
 }
@@ -105,20 +105,18 @@ fn finish(mut response: Response, correlation_id: &str, method: &Method) -> Resp
         }
     }
     if let Ok(value) = HeaderValue::from_str(correlation_id) {
-        response.headers_mut().insert(headers::REQUEST_ID, value);
+        response.headers_mut().insert(&REQUEST_ID, value);
     }
     response
 }
 
-fn observe(state: &State, method: &Method, route: String, status: StatusCode, seconds: f64) {
-    let known = [Method::GET, Method::POST, Method::HEAD, Method::OPTIONS].contains(method);
-    let labels = RequestLabels {
-        method: if known { method.to_string() } else { "other".to_owned() },
-        route: route.clone(),
-        code: status.as_u16(),
-    };
+fn observe(state: &State, method: &Method, route: &str, status: StatusCode, seconds: f64) {
+    let method = ["GET", "POST", "HEAD", "OPTIONS"].into_iter().find(|known| *known == method.as_str());
+    let (method, code) = (method.unwrap_or("other"), status.as_u16());
+    let labels = RequestLabels { method, route: route.to_owned(), code };
     state.metrics.http_requests.get_or_create(&labels).inc();
-    state.metrics.http_request_duration.get_or_create(&RouteLabel { route }).observe(seconds);
+    let label = RouteLabel { route: labels.route };
+    state.metrics.http_request_duration.get_or_create(&label).observe(seconds);
 }
 
 /// Lets pages of these origins call, and read our headers.
