@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::support::gateway::{TestGateway, test_config};
 use crate::support::log::{
-    beside, counts, event_text, last_step, number, outcomes, page, push, rows_of, sequences, step,
+    beside, counts, event_text, flip_bit, last_step, number, outcomes, page, push, rows_of, sequences, step,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -75,14 +75,7 @@ async fn a_flipped_bit_is_found_and_the_event_is_never_served() {
     push(&gateway, &[of(1), of(2), last_step("r", 3)]).await.expect(200);
     push(&gateway, &[last_step("other", 1)]).await.expect(200);
     gateway.stop().await;
-    let database = beside(&gateway.data_dir());
-    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
-    drop(database);
-    let file = gateway.data_dir().join(DATABASE_FILE);
-    let mut bytes = std::fs::read(&file).expect("the database");
-    let at = bytes.windows(8).position(|window| window == b"marker-2").expect("the event is in the file");
-    bytes[at] ^= 1; // "larker-2"
-    std::fs::write(&file, bytes).expect("the database");
+    flip_bit(&gateway.data_dir(), b"marker-2", 0); // "larker-2"
     gateway.start_again().await.expect("one damaged row does not keep the gateway down");
 
     let stream = gateway.get(&once("r")).await.expect(200);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use causeway::clock::Clock;
 use causeway::domain::cursor::Cursor;
 use causeway::domain::event::{Appended, Sender};
-use causeway::store::{DATABASE_FILE, PageRange, Placing, Store, StoreError};
+use causeway::store::{PageRange, Placing, Store, StoreError};
 
 use crate::log_model::{Push, entry, key, open, open_with};
 use crate::support::gateway::{TestGateway, test_config};
-use crate::support::log::{beside, event_text, last_step, number, page, push, rows_of, sequences};
+use crate::support::log::{beside, event_text, flip_bit, last_step, number, page, push, rows_of, sequences};
 
 /// Appends events with these ids in one unit, which have no sequences yet.
 async fn append(store: &Store, ids: std::ops::Range<u32>) -> Result<Vec<Appended>, StoreError> {
@@ -159,15 +159,8 @@ async fn a_row_that_cannot_be_read_is_not_served_and_does_not_stop_retention() {
     push(&gateway, &[of(1), of(2), last_step("r", 3)]).await.expect(200);
     push(&gateway, &[last_step("other", 1)]).await.expect(200);
     gateway.stop().await;
-    let database = beside(&gateway.data_dir());
-    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
-    drop(database);
-    let file = gateway.data_dir().join(DATABASE_FILE);
-    let mut bytes = std::fs::read(&file).expect("the database");
     // As the note on the second event has its id.
-    let at = bytes.windows(9).position(|window| window == b"\0marker-2").expect("the note is in the file");
-    bytes[at + 1] ^= 1;
-    std::fs::write(&file, bytes).expect("the database");
+    flip_bit(&gateway.data_dir(), b"\0marker-2", 1);
     gateway.start_again().await.expect("one damaged row does not keep the gateway down");
 
     for from in 0..3 {

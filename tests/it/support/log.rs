@@ -78,6 +78,18 @@ pub(crate) fn beside(data_dir: &Path) -> Connection {
     Connection::open_with_flags(data_dir.join(DATABASE_FILE), flags).expect("the database opens")
 }
 
+/// Flips the lowest bit of a byte in the database's file: that many bytes behind where `found` begins.
+pub(crate) fn flip_bit(data_dir: &Path, found: &[u8], behind: usize) {
+    let database = beside(data_dir);
+    database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("a checkpoint");
+    drop(database);
+    let file = data_dir.join(DATABASE_FILE);
+    let mut bytes = std::fs::read(&file).expect("the database");
+    let at = bytes.windows(found.len()).position(|window| window == found).expect("it is in the file");
+    bytes[at + behind] ^= 1;
+    std::fs::write(&file, bytes).expect("the database");
+}
+
 /// A number out of the database.
 pub(crate) fn number(connection: &Connection, sql: &str) -> i64 {
     connection.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
