@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use uuid::Builder;
+use uuid::{Builder, Uuid};
 
 /// A source of randomness, cheap to clone. Seeded ones repeat exactly.
 #[derive(Clone, Debug)]
@@ -44,7 +44,8 @@ impl Entropy {
         self.fill(&mut random);
         let millis = u64::try_from(now_ms).unwrap_or(0);
         let uuid = Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-        format!("{prefix}_{}", uuid.simple())
+        let digits = &mut Uuid::encode_buffer();
+        [prefix, "_", uuid.simple().encode_lower(digits)].concat()
     }
 
     fn with<T>(&self, draw: impl FnOnce(&mut StdRng) -> T) -> T {

@@ -38,6 +38,9 @@ pub enum JsonTextErrorKind {
     InvalidUtf8,
 }
 
+/// Members that an event has, with those of its payload; more take more memory.
+const USUAL_MEMBERS: usize = 16;
+
 /// A JSON text in normal form, and where its members lie, if it is an object.
 #[derive(Debug, Default)]
 pub struct Normal {
@@ -122,6 +125,7 @@ impl Normal {
         self.members.clear();
         self.closers.clear();
         self.text.reserve(input.len());
+        self.members.reserve(USUAL_MEMBERS);
         let mut scanner = Scanner::new(input, &mut self.text, MEMBERS_DEPTH);
         scanner.members = std::mem::take(&mut self.members);
         scanner.closers = std::mem::take(&mut self.closers);

@@ -1,14 +1,17 @@
 //! The authentication layer: before any handler, it is known who calls.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{self, Poll};
 
-use axum::extract::{Request, State as Shared};
+use axum::extract::Request;
 use axum::http::Extensions;
 use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use axum::http::uri::Authority;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
+use tower::Service;
 
 use super::error::ApiError;
 use super::extract::Context;
@@ -19,13 +22,39 @@ use crate::services::identity::{Arrival, Door, Who};
 use crate::services::rates;
 
 /// Lets a request on to its handler once its caller is known.
-pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
+#[derive(Clone)]
+pub(super) struct Authenticating<S> {
+    pub(super) state: State,
+    pub(super) inner: S,
+}
+
+impl<S> Service<Request> for Authenticating<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let rest = self.inner.clone();
+        // The one that is ready goes on.
+        let inner = std::mem::replace(&mut self.inner, rest);
+        Box::pin(authenticate(self.state.clone(), request, inner))
+    }
+}
+
+async fn authenticate<S>(state: State, mut request: Request, mut inner: S) -> Result<Response, Infallible>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
     let arrival = arrival_of(&state, request.extensions(), request.headers());
-    let correlation_id = request
-        .extensions()
-        .get::<Context>()
-        .map(|context| context.correlation_id.clone())
-        .unwrap_or_default();
+    let context = request.extensions().get::<Context>();
+    let correlation_id = context.map(|context| Arc::clone(&context.correlation_id)).unwrap_or_default();
     let head = Head {
         method: request.method(),
         uri: request.uri(),
@@ -34,7 +63,7 @@ pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Requ
     };
     let identity = match state.admission.authenticate(&arrival, head).await {
         Ok(identity) => Arc::new(identity),
-        Err(problem) => return ApiError(problem).into_response(),
+        Err(problem) => return Ok(ApiError(problem).into_response()),
     };
     if let Who::Peer(peer) = &identity.who {
         if let Some(claim) = &identity.claim {
@@ -47,17 +76,17 @@ pub(super) async fn authenticate(Shared(state): Shared<State>, mut request: Requ
     if matches!(identity.who, Who::Unproven)
         && let Some(reason) = foreign_page(&state, &request)
     {
-        return refuse_page(&state, &correlation_id, reason);
+        return Ok(refuse_page(&state, &correlation_id, reason));
     }
     let fields = rates::headers(&identity.allowances);
     request.extensions_mut().insert(identity);
-    let mut response = next.run(request).await;
+    let mut response = inner.call(request).await?;
     for (name, value) in fields.into_iter().flatten() {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().entry(HeaderName::from_static(name)).or_insert(value);
         }
     }
-    response
+    Ok(response)
 }
 
 /// Why a page may not do this: it changes something here and is neither of this gateway nor of an origin that is

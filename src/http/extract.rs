@@ -31,7 +31,7 @@ use crate::services::roster::Actor;
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     /// Echoed, stored, sent on.
-    pub(super) correlation_id: String,
+    pub(super) correlation_id: Arc<str>,
     /// As the caller sent it, unchecked.
     pub(super) traceparent: Option<String>,
 }
@@ -41,7 +41,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Context {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
         let found = parts.extensions.get::<Context>().cloned();
-        Ok(found.unwrap_or(Context { correlation_id: String::new(), traceparent: None }))
+        Ok(found.unwrap_or(Context { correlation_id: Arc::default(), traceparent: None }))
     }
 }
 
@@ -93,7 +93,7 @@ impl FromRequestParts<State> for Operator {
         let by = Actor {
             tenant: String::new(),
             subject: known.who.subject(),
-            correlation_id: context.correlation_id,
+            correlation_id: context.correlation_id.to_string(),
         };
         Ok(Operator { by, known })
     }

@@ -51,7 +51,7 @@ pub(super) async fn create(
         target: Target::Selected(request.selector),
         operation: "runs:forward",
         respond_async: prefers_async(&sent),
-        correlation_id: context.correlation_id.clone(),
+        correlation_id: context.correlation_id.to_string(),
         traceparent: trace::continue_or_start(traces.into_iter().flatten(), &state.entropy),
         via: via(&sent),
     };

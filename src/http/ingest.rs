@@ -1,9 +1,8 @@
 //! `POST /v1/federation/events:ingest`: events pushed by workers and peers.
 
-use axum::body::Body;
-use axum::extract::State as Shared;
+use axum::extract::{Request, State as Shared};
 use axum::http::StatusCode;
-use axum::http::header::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::error::ApiError;
@@ -18,9 +17,9 @@ pub(super) async fn push(
     Shared(state): Shared<State>,
     context: Context,
     known: Known,
-    sent: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
+    let (Parts { headers: sent, .. }, body) = request.into_parts();
     let lines = matches!(&*media_type(&sent), "application/x-ndjson" | "application/jsonl");
     if !lines {
         require_json(&sent).map_err(|_| unsupported(&["application/json", "application/x-ndjson"]))?;

@@ -1,18 +1,25 @@
 //! The middleware, outermost first, each with its reason.
 //!
-//! 1. `answer`: gives the request its correlation id, counts it, and writes error bodies, so that every
+//! 1. `Answering`: gives the request its correlation id, counts it, and writes error bodies, so that every
 //!    answer of every origin, a panic included, has the same shape.
 //! 2. CORS, when origins are configured: outside the routes, so that preflights need no handler.
 //! 3. Panic guard: a bug in one handler is one 500, not a closed connection.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{self, Poll};
 
-use axum::extract::{MatchedPath, Request, State as Shared};
+use axum::BoxError;
+use axum::body::{Body, HttpBody};
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
+use axum::http::{self, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
+use tower::Service;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::error::{ApiError, render, take_problem};
@@ -30,24 +37,52 @@ const MAX_URI: usize = 8 * 1024;
 const MAX_HEADERS_BYTES: usize = 24 * 1024;
 static REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
 
-/// Gives a request its context, and its answer its last shape.
-pub(super) async fn answer(Shared(state): Shared<State>, mut request: Request, next: Next) -> Response {
-    let begun = state.clock.monotonic();
-    let context = context_of(&state, &request);
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    request.extensions_mut().insert(context.clone());
-    let response = match refuse_head(&request) {
-        Some(problem) => ApiError(problem).into_response(),
-        None => next.run(request).await,
-    };
-    let response = finish(response, &context.correlation_id, &method);
-    let took = state.clock.monotonic().saturating_sub(begun);
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    observe(&state, &method, route, response.status(), took.as_secs_f64());
-    tracing::debug!(method = %method, path = without_tokens(uri.path()), status = response.status().as_u16(),
-        duration_ms = took.as_millis() as u64, correlation_id = context.correlation_id, "request answered");
-    response
+/// Gives a request its context, and its answer its last shape. A service by itself, for every request comes through
+/// it: a function made into middleware copies all that is behind it for each of them.
+#[derive(Clone)]
+pub(super) struct Answering<S> {
+    pub(super) state: State,
+    pub(super) inner: S,
+}
+
+impl<S, B> Service<Request> for Answering<S>
+where
+    S: Service<Request, Response = http::Response<B>, Error = Infallible, Future: Send + 'static>,
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let state = self.state.clone();
+        let begun = state.clock.monotonic();
+        let context = context_of(&state, &request);
+        let method = request.method().clone();
+        let path = tracing::enabled!(tracing::Level::DEBUG).then(|| without_tokens(request.uri().path()));
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let refused = refuse_head(&request);
+        request.extensions_mut().insert(context.clone());
+        let inner = refused.map_or_else(|| Ok(self.inner.call(request)), Err);
+        Box::pin(async move {
+            let response = match inner {
+                Ok(answer) => answer.await?.map(Body::new),
+                Err(problem) => ApiError(problem).into_response(),
+            };
+            let response = finish(response, &context.correlation_id, &method);
+            let took = state.clock.monotonic().saturating_sub(begun);
+            let route = route.as_ref().map_or("other", MatchedPath::as_str);
+            observe(&state, &method, route, response.status(), took.as_secs_f64());
+            tracing::debug!(method = %method, path,
+                status = response.status().as_u16(), duration_ms = took.as_millis() as u64,
+                correlation_id = &*context.correlation_id, "request answered");
+            Ok(response)
+        })
+    }
 }
 
 /// A path as the log may show it: whoever puts a token there by mistake does not find it in a log.
@@ -76,7 +111,7 @@ fn context_of(state: &State, request: &Request) -> Context {
         .into_iter()
         .find_map(|name| text(name).and_then(headers::correlation_id));
     Context {
-        correlation_id: given.map_or_else(|| state.entropy.id("req", state.clock.now_ms()), str::to_owned),
+        correlation_id: given.map_or_else(|| state.entropy.id("req", state.clock.now_ms()).into(), Arc::from),
         traceparent: text(headers::TRACEPARENT).map(str::to_owned),
     }
 }

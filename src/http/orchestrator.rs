@@ -58,7 +58,7 @@ pub(super) async fn create(
         target: Target::Local,
         operation: "runs:create",
         respond_async: false,
-        correlation_id: context.correlation_id.clone(),
+        correlation_id: context.correlation_id.to_string(),
         traceparent: trace::continue_or_start(context.traceparent.as_deref(), &state.entropy),
         via: via(&sent),
     };

@@ -11,7 +11,7 @@ use super::extract::Context;
 /// A JSON answer. `body` must be an object.
 pub(super) fn json(status: StatusCode, context: &Context, mut body: Value) -> Response {
     if let Some(object) = body.as_object_mut() {
-        object.insert("correlation_id".to_owned(), Value::from(context.correlation_id.as_str()));
+        object.insert("correlation_id".to_owned(), Value::from(&*context.correlation_id));
     }
     raw_json(status, body.to_string().into_bytes())
 }
@@ -19,7 +19,11 @@ pub(super) fn json(status: StatusCode, context: &Context, mut body: Value) -> Re
 /// The same, written as it is read: for answers that may be long.
 pub(super) fn long_json(status: StatusCode, context: &Context, body: &impl Serialize) -> Response {
     let body = WithCorrelation { body, correlation_id: &context.correlation_id };
-    raw_json(status, serde_json::to_vec(&body).unwrap_or_default())
+    let mut text = Vec::with_capacity(512);
+    // Nothing that is answered fails to be written, nor does memory fail to take it.
+    let written = serde_json::to_writer(&mut text, &body);
+    debug_assert!(written.is_ok(), "{written:?}");
+    raw_json(status, text)
 }
 
 #[derive(Serialize)]

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, State as Shared};
 use axum::http::{Extensions, Uri};
-use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
+use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use super::authenticate::authenticate;
+use super::authenticate::Authenticating;
 use super::error::ApiError;
 use super::extract::{method_not_allowed, other_method};
+use super::layers::Answering;
 use super::state::{Services, State};
 use super::{
     events, forwards, ingest, introductions, layers, monitoring, openapi, operators, ops, orchestrator,
@@ -196,17 +198,19 @@ fn run_segment(show: MethodRouter<State>, cancel: MethodRouter<State>) -> Method
 fn layered(known: Router<State>, open: Router<State>, services: Arc<Services>) -> Router {
     let cors = layers::cors(&services.options.cors_origins);
     let state = State { services };
-    let mut router = known
-        .route_layer(from_fn_with_state(state.clone(), authenticate))
+    let (asks, answers) = (state.clone(), state.clone());
+    // One layer to the router, which boxes what each of its layers answers.
+    let layers = ServiceBuilder::new()
+        .layer_fn(move |inner| Answering { state: answers.clone(), inner })
+        .option_layer(cors)
+        .layer(CatchPanicLayer::custom(layers::panicked));
+    known
+        .route_layer(layer_fn(move |inner| Authenticating { state: asks.clone(), inner }))
         .merge(open)
         .fallback(not_found)
         .method_not_allowed_fallback(refuse_method)
-        .with_state(state.clone())
-        .layer(CatchPanicLayer::custom(layers::panicked));
-    if let Some(cors) = cors {
-        router = router.layer(cors);
-    }
-    router.layer(from_fn_with_state(state, layers::answer))
+        .with_state(state)
+        .layer(layers)
 }
 
 /// The framework names the methods only after the last layer has written the body: the list does it here.

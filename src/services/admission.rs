@@ -144,21 +144,21 @@ impl Admission {
 
     fn count(&self, identity: &Identity) -> Result<Vec<Allowance>, Exceeded> {
         let keys = match &identity.who {
-            Who::Operator { .. } => Vec::new(),
+            Who::Operator { .. } => [None, None],
             Who::Peer(peer) => return Ok(self.count_peer(peer)?.into_iter().collect()),
             Who::Client(client) => {
                 let (tenant, principal) = (client.tenant.clone(), client.principal.clone());
                 // The narrow one first: what one caller asks too much is not counted against its neighbours.
-                vec![RateKey::Principal(tenant.clone(), principal), RateKey::Tenant(tenant)]
+                [RateKey::Principal(tenant.clone(), principal), RateKey::Tenant(tenant)].map(Some)
             }
             Who::Unproven => {
                 let tenant = identity.tenant.as_deref().and_then(|tenant| TenantId::parse(tenant).ok());
                 let tenant = tenant.or_else(|| self.shared.gate.rules.default_tenant.clone());
-                tenant.map(RateKey::Tenant).into_iter().collect()
+                [tenant.map(RateKey::Tenant), None]
             }
         };
         let mut allowances = Vec::new();
-        for key in keys {
+        for key in keys.into_iter().flatten() {
             allowances.extend(self.shared.rates.check(&key)?);
         }
         Ok(allowances)

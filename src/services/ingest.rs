@@ -144,7 +144,8 @@ impl Ingest {
         let mut results = Vec::with_capacity(body.entries.len());
         let mut batch: Vec<BatchEntry> = Vec::with_capacity(body.entries.len());
         let mut places: Vec<Place> = Vec::with_capacity(body.entries.len());
-        let mut first = HashMap::with_capacity(body.entries.len());
+        // One entry alone repeats nothing.
+        let mut first = (body.entries.len() > 1).then(|| HashMap::with_capacity(body.entries.len()));
         let mut envelopes = envelope::Reader::new(&self.terminal);
         for raw in body.entries {
             let entry = raw.map_err(not_json).and_then(|raw| envelopes.read(raw.get().as_bytes()));
@@ -165,17 +166,18 @@ impl Ingest {
                 results.push(spoofed(parsed));
                 continue;
             }
-            let id = (parsed.run.clone(), parsed.event.event_id.clone());
             results.push(repeated(&parsed)); // overwritten by what the log answers
-            let first = match first.entry(id) {
-                Entry::Vacant(free) => *free.insert(places.len()),
-                Entry::Occupied(held)
+            let id = || (parsed.run.clone(), parsed.event.event_id.clone());
+            let first = match first.as_mut().map(|first| first.entry(id())) {
+                None => 0,
+                Some(Entry::Vacant(free)) => *free.insert(places.len()),
+                Some(Entry::Occupied(held))
                     if json_equal::equal(&batch[*held.get()].event.json, &parsed.event.json) =>
                 {
                     continue;
                 }
                 // An id that comes again with other content is for the log to judge, as in two requests.
-                Entry::Occupied(held) => *held.get(),
+                Some(Entry::Occupied(held)) => *held.get(),
             };
             places.push(Place { result: results.len() - 1, first, is_held: false });
             let key = RunKey { tenant: parsed.tenant, run: parsed.run };

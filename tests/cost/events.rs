@@ -12,7 +12,7 @@ use causeway::tasks::Tasks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::{Counter, TENANT, allocations, alone, body, event, post, push, start};
+use crate::support::{Counter, Pusher, TENANT, allocations, alone, body, event, post, push, start};
 
 /// Panics unless `more` units cost at most `bound` allocations each above what fewer of them cost.
 #[track_caller]
@@ -32,6 +32,26 @@ async fn an_event_that_is_pushed_costs_a_few_allocations() {
     let fewer = allocations(push(address, &few)).await;
     let more = allocations(push(address, &many)).await;
     assert_each("a pushed event", (fewer, more), 450, 6.0);
+    gateway.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_that_pushes_one_event_costs_some_dozens_of_allocations() {
+    let (_alone, data) = (alone().await, tempfile::tempdir().expect("a directory"));
+    let gateway = start(data.path(), Vec::new()).await;
+    let mut pusher = Pusher::connect(gateway.address()).await;
+    let bodies: Vec<String> = (1..=700).map(|number| body("run_single", number, 1)).collect();
+    let mut counted = Vec::new();
+    // The first are to warm caches.
+    for bodies in [&bodies[..100], &bodies[100..200], &bodies[200..]] {
+        let pushed = async {
+            for body in bodies {
+                pusher.push(body).await;
+            }
+        };
+        counted.push(allocations(pushed).await);
+    }
+    assert_each("a request of one event", (counted[1], counted[2]), 400, 83.0);
     gateway.shutdown().await;
 }
 

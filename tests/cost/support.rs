@@ -1,5 +1,6 @@
 //! A gateway in this process, clients that allocate next to nothing, and the counting.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -90,6 +91,36 @@ pub(crate) async fn post(address: SocketAddr, path: &str, body: &str) -> String 
     let mut answer = Vec::with_capacity(256 * 1024);
     stream.read_to_end(&mut answer).await.expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A connection that is kept, to push one event after the other.
+pub(crate) struct Pusher {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+}
+
+impl Pusher {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        Pusher { stream, request: Vec::with_capacity(4096), answer: vec![0; 4096] }
+    }
+
+    /// Pushes a body and expects that all of it was taken. Allocates nothing.
+    pub(crate) async fn push(&mut self, body: &str) {
+        self.request.clear();
+        write!(
+            self.request,
+            "POST /v1/federation/events:ingest HTTP/1.1\r\nhost: 127.0.0.1:80\r\nx-tenant-id: {TENANT}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("a request");
+        self.stream.write_all(&self.request).await.expect("a request that leaves");
+        let count = self.stream.read(&mut self.answer).await.expect("an answer");
+        let answer = std::str::from_utf8(&self.answer[..count]).expect("text");
+        assert!(answer.contains(" 200 ") && answer.contains("\"rejected\":0"), "{answer}");
+    }
 }
 
 /// A follower that only counts frames.
