@@ -1,4 +1,4 @@
-//! What one more event costs: taken, delivered, replayed, read at a peer.
+//! What one more event costs: taken, delivered, replayed, read at a peer; and one more request that brings one.
 //!
 //! The bounds lie just above what was measured when they were set: two more allocations for each event that
 //! comes in, or one for each event that goes out, show. A change that raises one for a good reason says so.
